@@ -1,0 +1,29 @@
+"""Shared fixtures: CPU devices, the compilation cache, and where the real data lie."""
+
+import os
+import pathlib
+
+import pytest
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+import jax
+
+# Two fake devices, so that every test can compare pmap with one device.
+jax.config.update('jax_num_cpu_devices', 2)
+jax.config.update('jax_compilation_cache_dir', str(pathlib.Path(__file__).parent.parent / '.jax_cache'))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+@pytest.fixture(scope='session')
+def golden_dir() -> pathlib.Path:
+  return pathlib.Path(__file__).parent / 'golden'
+
+
+@pytest.fixture(scope='session')
+def data_dir() -> pathlib.Path:
+  """The folder of real data sets; CI sets JAXDEFECT_DATA where they are present."""
+  value = os.environ.get('JAXDEFECT_DATA')
+  if not value:
+    pytest.skip('JAXDEFECT_DATA is not set: no real data on this machine')
+  return pathlib.Path(value)
