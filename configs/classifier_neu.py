@@ -1,0 +1,77 @@
+"""Cross-entropy baseline on NEU, k images per class.
+
+Paper: Phuong et al. 2024, Table III, 'ResNet-50 (Backbone)' (93.89 % at k = 10, 97.72, 99.06).
+Run:   python -m launch.train --config=configs/classifier_neu.py --config.data.dir=NEU-DET
+       --config.split.per_class=20                another k
+       --config=configs/classifier_neu.py:percent --config.split.train=0.6
+Needs: the NEU-DET folder and ImageNet weights (JAXDEFECT_DATA/weights, or pretrained.dir).
+Score: docs/results.md, generated from the runs.
+"""
+
+import os
+
+from ml_collections import ConfigDict, config_dict
+
+DATA = os.environ.get('JAXDEFECT_DATA', 'data')
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  c = ConfigDict()
+  c.data = ConfigDict()
+  c.data.name = 'neu'
+  c.data.dir = f'{DATA}/NEU-DET'
+  c.data.image_size = (160, 160)
+  c.data.interpolation = 'bilinear'
+
+  c.split = ConfigDict()
+  c.split.kind = 'few_shot'
+  c.split.per_class = 10
+  c.split.max_test = config_dict.placeholder(int)
+
+  c.pretrained = ConfigDict()
+  c.pretrained.weights = 'resnet18-imagenet-layer3-bnfolded'
+  c.pretrained.dir = f'{DATA}/weights'
+  c.pretrained.stages = 3
+
+  c.method = ConfigDict()
+  c.method.name = 'classifier'
+  c.method.backbone = 'resnet18'
+  c.method.stages = 3
+  c.method.frozen_stages = 1
+  c.method.update_statistics = False  # the weights have BatchNorm folded in
+  c.method.augmentation = ConfigDict({'crop_scale': (0.2, 1.0)})
+
+  c.optimizer = ConfigDict()
+  c.optimizer.name = 'adam'
+  c.optimizer.learning_rate = 5e-4
+  c.optimizer.schedule = 'cosine'
+  c.optimizer.warmup_steps = 10
+
+  c.batch_size = 32
+  c.steps = 200
+  c.references_per_class = 0  # 0: all training images
+  c.seeds = (0,)
+  c.devices = 1
+
+  c.log_every = 10
+  c.checkpoint_every = 100
+  c.evaluate_every = 0
+  c.best = ''
+  c.pictures = 12
+  c.tensorboard = False
+
+  if variant == 'percent':
+    c.split = ConfigDict({'kind': 'fraction', 'train': 0.6})
+    c.split.max_test = config_dict.placeholder(int)
+    c.steps = 1500
+  elif variant == 'smoke':
+    c.data.image_size = (32, 32)
+    c.split.per_class = 2
+    c.split.max_test = 12
+    c.pretrained.weights = ''
+    c.method.stages = 2
+    c.optimizer.warmup_steps = 0
+    c.batch_size, c.steps, c.checkpoint_every, c.pictures = 6, 2, 2, 2
+  elif variant:
+    raise ValueError(f'classifier_neu has no variant {variant!r}: percent, smoke')
+  return c

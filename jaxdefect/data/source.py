@@ -1,0 +1,80 @@
+"""What a data set looks like to everything else: random access to labelled images.
+
+Shape legend: N images, K classes, H x W native pixels, C channels (1 or 3).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+  """Random access to the labelled images of one data set; decoding is lazy.
+
+  Attributes:
+    name: what the data set is called in splits and reports.
+    classes: [K] class names; ``labels`` counts in them.
+    names: [N] a stable, unique id per image (its relative path, the number of its map).
+    labels: [N] int32, the class of each image.
+    read: ``i -> uint8 [H, W, C]``, native size; may be called from several threads; raises a
+      ``ValueError`` that names the file when it cannot be decoded.
+    groups: [N] lot, session or known duplicate of each image, or None. Images with the same
+      non-empty group stay on one side of every split; ``''`` is an image on its own.
+    annotations: optional columns of N entries each: ``'boxes'`` ([n, 4] float32, xyxy, absolute
+      pixels from the upper left corner of the image), ``'box_labels'`` ([n] int32, counting in
+      ``classes``), ``'multi_hot'`` ([8] uint8), ...
+  """
+
+  name: str
+  classes: tuple[str, ...]
+  names: tuple[str, ...]
+  labels: np.ndarray
+  read: Callable[[int], np.ndarray]
+  groups: tuple[str, ...] | None = None
+  annotations: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+  def __post_init__(self):
+    labels = np.ascontiguousarray(self.labels, np.int32)
+    labels.setflags(write=False)
+    object.__setattr__(self, 'labels', labels)
+    columns = {'labels': labels, **self.annotations}
+    if self.groups is not None:
+      columns['groups'] = self.groups
+    for column, values in columns.items():
+      if len(values) != len(self.names):
+        raise ValueError(
+          f'{self.name}: {column} has {len(values)} entries for {len(self.names)} images.'
+        )
+    if labels.size and not 0 <= labels.min() <= labels.max() < len(self.classes):
+      raise ValueError(
+        f'{self.name}: labels must lie in 0..{len(self.classes) - 1}, '
+        f'got {labels.min()}..{labels.max()}.'
+      )
+    for what, values in (('image', self.names), ('class', self.classes)):
+      name, times = Counter(values).most_common(1)[0] if values else ('', 1)
+      if times > 1:
+        raise ValueError(f'{self.name}: the {what} name {name!r} occurs {times} times.')
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  def counts(
+    self, indices: Iterable[int] | None = None, *, classes: Sequence[str] | None = None
+  ) -> tuple[int, ...]:
+    """Images per class, of all or of ``indices``, in the order of ``classes`` (default: all)."""
+    labels = self.labels if indices is None else self.labels[np.asarray(list(indices), int)]
+    numbers = np.bincount(labels, minlength=len(self.classes))
+    places = [self.class_number(name) for name in (self.classes if classes is None else classes)]
+    return tuple(int(numbers[place]) for place in places)
+
+  def class_number(self, name: str) -> int:
+    """The label of class ``name``; a plain sentence when there is no such class."""
+    if name not in self.classes:
+      raise ValueError(
+        f'{self.name} has no class {name!r}; its classes are {", ".join(self.classes)}.'
+      )
+    return self.classes.index(name)

@@ -1,0 +1,143 @@
+"""Rolled metal, the harmless marks on it, and the camera: the same for every class.
+
+Shape legend: S x S pixels.
+
+Lengths are in units of S / 64 pixels unless said otherwise.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Surface(NamedTuple):
+  """What painters of marks know about the part.
+
+  Attributes:
+    metal: [S, S] float32 brightness, about 0.2..0.9.
+    along: [S, S] float32 coordinate along the rolling direction, in units of S / 64 pixels,
+      zero in the middle of the picture.
+    across: [S, S] float32 coordinate across it.
+    direction: angle of the rolling direction from the vertical, radians.
+    noise: standard deviation of streaks and grain, relative to the brightness.
+    unit: pixels per unit of length, S / 64.
+  """
+
+  metal: np.ndarray
+  along: np.ndarray
+  across: np.ndarray
+  direction: float
+  noise: float
+  unit: float
+
+
+def smooth_noise(dice, size: int, direction: float, scales) -> np.ndarray:
+  """Gaussian noise of unit variance, smoothed along and across a direction.
+
+  Args:
+    dice: numpy generator of random numbers.
+    size: S.
+    direction: radians from the vertical.
+    scales: k pairs (along, across) of standard deviations in pixels.
+
+  Returns:
+    [k, S, S] float32, periodic.
+  """
+  down, right = _frequencies(size)
+  cos, sin = np.cos(direction), np.sin(direction)
+  along_squared = (down * cos + right * sin) ** 2
+  across_squared = (right * cos - down * sin) ** 2
+  scales = np.square(np.asarray(scales, np.float32)) * (2 * np.pi**2)
+  gain = np.exp(
+    -scales[:, 0, None, None] * along_squared - scales[:, 1, None, None] * across_squared
+  )
+  white = dice.standard_normal((len(scales), size, size), dtype=np.float32)
+  noise = np.fft.irfft2(np.fft.rfft2(white) * gain, s=(size, size))
+  noise -= noise.mean(axis=(1, 2), keepdims=True)
+  return (noise / (noise.std(axis=(1, 2), keepdims=True) + 1e-6)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def _frequencies(size: int) -> tuple[np.ndarray, np.ndarray]:
+  down = np.fft.fftfreq(size).astype(np.float32)[:, None]
+  return down, np.fft.rfftfreq(size).astype(np.float32)[None, :]
+
+
+@functools.lru_cache(maxsize=8)
+def _places(size: int) -> tuple[np.ndarray, np.ndarray]:
+  """Rows and columns in units of S / 64 pixels, zero in the middle."""
+  line = ((np.arange(size) - (size - 1) / 2) * (64 / size)).astype(np.float32)
+  return line[:, None], line[None, :]
+
+
+def roll_metal(dice, size: int) -> Surface:
+  """Step 1: the rolled metal."""
+  # Mostly rolled along the picture's axes, as cameras are mounted, but not always.
+  kind = dice.random()
+  tilt = np.deg2rad(dice.normal(0, 4))
+  direction = float(
+    tilt if kind < 0.5 else np.pi / 2 + tilt if kind < 0.7 else dice.uniform(0, np.pi)
+  )
+  unit = size / 64
+  scales = [
+    (dice.uniform(5, 30) * unit, dice.uniform(0.35, 0.9) * unit),  # streaks
+    (dice.uniform(0.25, 0.7) * unit,) * 2,  # grain
+    (dice.uniform(3, 9) * unit,) * 2,  # mottle
+    (200 * unit, dice.uniform(2.5, 9) * unit),  # bands
+  ]
+  streaks, grain, mottle = np.exp(dice.uniform(np.log(0.012), np.log([0.09, 0.11, 0.07])))
+  bands = dice.uniform(0, 0.09)
+  texture = smooth_noise(dice, size, direction, scales)
+  weights = np.array([streaks, grain, mottle, bands], np.float32)
+  metal = dice.uniform(0.28, 0.72) * (1 + np.tensordot(weights, texture, 1))
+  down, right = _places(size)
+  cos, sin = np.float32(np.cos(direction)), np.float32(np.sin(direction))
+  return Surface(
+    metal=np.clip(metal, 0.05, None).astype(np.float32),
+    along=down * cos + right * sin,
+    across=right * cos - down * sin,
+    direction=direction,
+    noise=float(np.hypot(streaks, grain)),
+    unit=unit,
+  )
+
+
+def harmless_marks(dice, surface: Surface) -> np.ndarray:
+  """Step 2: a factor on the brightness; soft or tiny, unlike any defect."""
+  factor = np.ones_like(surface.metal)
+  along, across = surface.along, surface.across
+  if dice.random() < 0.35:  # a dried drop: wide, faint, no outline
+    a, c = dice.uniform(-28, 28, 2)
+    wide, high = dice.uniform(6, 16, 2)
+    factor += dice.uniform(-0.16, 0.12) * np.exp(
+      -(((along - a) / high) ** 2) - ((across - c) / wide) ** 2
+    )
+  for _ in range(dice.integers(0, 3)):  # wide faint streaks of the rolls
+    c, width = dice.uniform(-30, 30), dice.uniform(1.5, 5)
+    factor += dice.uniform(-0.1, 0.1) * np.exp(-(((across - c) / width) ** 2))
+  if dice.random() < 0.4:  # dust
+    num = dice.integers(1, 6)
+    rows, columns = dice.integers(0, len(factor), (2, num))
+    factor[rows, columns] *= 1 + dice.uniform(-0.45, 0.45, num)
+  if dice.random() < 0.2:  # shadow at one edge of the strip
+    edge = dice.uniform(16, 30) * dice.choice([-1, 1])
+    step = 1 / (1 + np.exp(-np.sign(edge) * (across - edge) / dice.uniform(1.0, 4.0)))
+    factor *= 1 - dice.uniform(0.1, 0.45) * step
+  return factor
+
+
+def photograph(dice, surface: Surface, metal: np.ndarray) -> np.ndarray:
+  """Step 4: light, tone curve, sensor noise, eight bits."""
+  size = len(metal)
+  down, right = _places(size)
+  turn = dice.uniform(0, 2 * np.pi)
+  light = 1 + dice.uniform(0, 0.45) * (down * np.cos(turn) + right * np.sin(turn)) / 45
+  if dice.random() < 0.35:
+    y, x = dice.uniform(-40, 40, 2)
+    light = light + dice.uniform(-0.3, 0.4) * np.exp(
+      -((down - y) ** 2 + (right - x) ** 2) / dice.uniform(20, 45) ** 2
+    )
+  image = np.clip(metal * light, 0, None) ** dice.uniform(0.75, 1.3)
+  image = image + dice.uniform(0.004, 0.02) * dice.standard_normal(metal.shape, dtype=np.float32)
+  return np.clip(np.round(image * 255), 0, 255).astype(np.uint8)

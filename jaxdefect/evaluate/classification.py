@@ -1,0 +1,297 @@
+"""Scores of a classifier: what it gets right, per class, and how sure that is.
+
+Shape legend: N images, K classes, R resamples.
+
+A class without an image in ``labels`` has no recall, no F1 and no AUROC: those entries are left
+out, the class is named under ``absent_classes``, and macro averages run over the other classes.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import chex
+import numpy as np
+from sklearn import metrics as sk_metrics
+
+from jaxdefect.contracts import ClassScores
+from jaxdefect.evaluate import intervals
+
+# The type of predictions that this evaluator reads.
+READS = ClassScores
+
+_CALIBRATION_BINS = 15
+
+
+def evaluate(
+  predictions: ClassScores,
+  labels: np.ndarray,
+  classes: Sequence[str],
+  *,
+  confidence: float = 0.95,
+  num_resamples: int = 1000,
+  seed: int = 0,
+) -> dict[str, Any]:
+  """Scores class predictions; everything in the answer can be written as JSON.
+
+  The predicted class is the one with the largest score. AUROC is one class against the rest and
+  ranks the images by ``predictions.scores``, never by decisions; ``ece`` is the expected
+  calibration error of the largest probability over 15 equal bins (Guo et al. 2017, equation 3).
+
+  Args:
+    predictions: [N, K] scores and probabilities, without padding.
+    labels: [N] integers that count in ``classes``.
+    classes: K names.
+    confidence: coverage of the intervals, in (0, 1).
+    num_resamples: bootstrap resamples of the images.
+    seed: makes the bootstrap repeatable.
+
+  Returns:
+    A dict with
+
+    - ``metrics``: flat floats in 0..1: ``accuracy``, ``balanced_accuracy``, ``macro_f1``,
+      ``auroc`` (macro), ``ece``, and per class ``recall/<class>``, ``precision/<class>`` (0 where
+      the class was never predicted), ``f1/<class>``, ``auroc/<class>``. What is undefined is
+      absent; without images there are no metrics at all.
+    - ``intervals``: name -> [low, high]; Wilson for ``accuracy``, ``recall/<class>`` and
+      ``precision/<class>``; bootstrap over images for ``balanced_accuracy``, ``macro_f1`` and
+      ``auroc``. ``interval_kinds`` says which is which, ``confidence`` their coverage.
+    - ``n``, ``support`` (class -> images), ``classes``, ``absent_classes``, and
+      ``confusion_matrix`` (rows are true classes, columns predicted ones).
+
+  Raises:
+    ValueError: if shapes, labels or classes do not fit together, or a score is not finite.
+  """
+  scores, probabilities, labels = _checked(predictions, labels, classes)
+  n, num_classes = scores.shape
+  predicted = scores.argmax(axis=1)
+  confusion = np.zeros((num_classes, num_classes), np.int64)
+  np.add.at(confusion, (labels, predicted), 1)
+  support = confusion.sum(axis=1)
+  report: dict[str, Any] = {
+    'metrics': {},
+    'intervals': {},
+    'interval_kinds': {},
+    'confidence': confidence,
+    'n': n,
+    'classes': list(classes),
+    'support': {name: int(count) for name, count in zip(classes, support)},
+    'absent_classes': [name for name, count in zip(classes, support) if count == 0],
+    'confusion_matrix': confusion.tolist(),
+  }
+  if n == 0:
+    return report
+
+  values = report['metrics']
+  present: list[int] = np.flatnonzero(support).tolist()
+  precision, recall, f1, _ = sk_metrics.precision_recall_fscore_support(
+    labels,
+    predicted,
+    labels=present,
+    average=None,
+    zero_division=0,  # pyright: ignore[reportArgumentType]
+  )
+  precision, recall, f1 = np.asarray(precision), np.asarray(recall), np.asarray(f1)
+  values['accuracy'] = float(sk_metrics.accuracy_score(labels, predicted))
+  values['balanced_accuracy'] = float(recall.mean())
+  values['macro_f1'] = float(f1.mean())
+  # With one class there is no rest to rank it against.
+  aurocs = [
+    float(sk_metrics.roc_auc_score(labels == k, scores[:, k])) for k in present if len(present) > 1
+  ]
+  if aurocs:
+    values['auroc'] = float(np.mean(aurocs))
+  values['ece'] = _calibration_error(probabilities, labels)
+  for row, k in enumerate(present):
+    values[f'recall/{classes[k]}'] = float(recall[row])
+    values[f'precision/{classes[k]}'] = float(precision[row])
+    values[f'f1/{classes[k]}'] = float(f1[row])
+    if aurocs:
+      values[f'auroc/{classes[k]}'] = aurocs[row]
+
+  def put(name: str, kind: str, interval: tuple[float, float]) -> None:
+    if not math.isnan(interval[0]):
+      report['intervals'][name] = list(interval)
+      report['interval_kinds'][name] = kind
+
+  put('accuracy', 'wilson', _wilson(np.trace(confusion), n, confidence))
+  for k in present:
+    hits, calls = confusion[k, k], confusion[:, k].sum()
+    put(f'recall/{classes[k]}', 'wilson', _wilson(hits, support[k], confidence))
+    put(f'precision/{classes[k]}', 'wilson', _wilson(hits, calls, confidence))
+
+  # Drawing N images again is drawing the cells of the confusion matrix again.
+  generator = np.random.default_rng(seed)
+  resampled = generator.multinomial(n, confusion.ravel() / n, size=num_resamples)
+  resampled = resampled.reshape(num_resamples, num_classes, num_classes)
+  recalls, f1s = _macro_recall_and_f1(resampled)
+  recall_interval = intervals.percentile_interval(recalls, confidence=confidence)
+  put('balanced_accuracy', 'bootstrap', recall_interval)
+  put('macro_f1', 'bootstrap', intervals.percentile_interval(f1s, confidence=confidence))
+  if aurocs:
+    interval = intervals.bootstrap(
+      _macro_auroc,
+      scores,
+      labels,
+      num_resamples=num_resamples,
+      confidence=confidence,
+      seed=seed,
+      weighted=True,
+    )
+    put('auroc', 'bootstrap', interval)
+  return report
+
+
+def worst_mistakes(
+  predictions: ClassScores, labels: np.ndarray, *, limit: int = 12
+) -> list[dict[str, Any]]:
+  """The wrong predictions, the most confident first.
+
+  A mistake is worse the further the wrong class's probability lies above the true one's.
+
+  Args:
+    predictions: [N, K] scores and probabilities.
+    labels: [N] integers.
+    limit: at most so many.
+
+  Returns:
+    One dict per mistake: ``row`` (place in ``predictions``), ``true`` and ``predicted`` (classes
+    as integers), ``probability`` (of the predicted class) and ``true_probability``.
+  """
+  scores, probabilities, labels = _checked(predictions, labels, range(predictions.scores.shape[1]))
+  predicted = scores.argmax(axis=1)
+  wrong = np.flatnonzero(predicted != labels)
+  taken, missed = probabilities[wrong, predicted[wrong]], probabilities[wrong, labels[wrong]]
+  order = np.argsort(missed - taken, kind='stable')[:limit]
+  return [
+    {
+      'row': int(wrong[i]),
+      'true': int(labels[wrong[i]]),
+      'predicted': int(predicted[wrong[i]]),
+      'probability': float(taken[i]),
+      'true_probability': float(missed[i]),
+    }
+    for i in order
+  ]
+
+
+def aggregate(reports: Sequence[dict[str, Any]], *, confidence: float = 0.95) -> dict[str, Any]:
+  """One report for several seeds: mean, standard deviation and Student's interval per metric.
+
+  Args:
+    reports: what ``evaluate`` returned, one per seed.
+    confidence: coverage of the intervals, in (0, 1).
+
+  Returns:
+    A dict like ``evaluate``'s: ``metrics`` holds the means, ``sd`` the standard deviations (n - 1)
+    and ``intervals`` Student's intervals of the means (both need two seeds); ``per_seed`` the
+    values behind them, in the order of ``reports``; ``n_seeds``; ``n`` the images of all seeds
+    together; ``left_out`` the metrics that some seed lacks. Where every report counts the same
+    classes, ``confusion_matrix`` and ``support`` are summed over the seeds.
+
+  Raises:
+    ValueError: if there is no report.
+  """
+  if not reports:
+    raise ValueError('reports is empty; one report per seed is needed.')
+  tables = [report['metrics'] for report in reports]
+  shared = [name for name in tables[0] if all(name in table for table in tables)]
+  per_seed = {name: [float(table[name]) for table in tables] for name in shared}
+  summary = {
+    name: intervals.mean_interval(values, confidence=confidence)
+    for name, values in per_seed.items()
+  }
+  several = len(reports) > 1
+  result: dict[str, Any] = {
+    'metrics': {name: item.mean for name, item in summary.items()},
+    'sd': {name: item.sd for name, item in summary.items() if several},
+    'intervals': {name: [item.low, item.high] for name, item in summary.items() if several},
+    'interval_kinds': {name: 'student' for name in summary if several},
+    'confidence': confidence,
+    'n': sum(int(report.get('n', 0)) for report in reports),
+    'n_seeds': len(reports),
+    'per_seed': per_seed,
+    'left_out': sorted({name for table in tables for name in table} - set(shared)),
+  }
+  classes = reports[0].get('classes')
+  if classes and all(report.get('classes') == classes for report in reports):
+    confusion = np.sum([report['confusion_matrix'] for report in reports], axis=0)
+    support = confusion.sum(axis=1)
+    result['classes'] = list(classes)
+    result['confusion_matrix'] = confusion.tolist()
+    result['support'] = {name: int(count) for name, count in zip(classes, support)}
+    result['absent_classes'] = [name for name, count in zip(classes, support) if count == 0]
+  return result
+
+
+def _checked(
+  predictions: ClassScores, labels: np.ndarray, classes: Sequence
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  scores = np.asarray(predictions.scores, np.float64)
+  probabilities = np.asarray(predictions.probabilities, np.float64)
+  labels = np.asarray(labels)
+  chex.assert_rank([scores, probabilities, labels], [2, 2, 1])
+  chex.assert_equal_shape([scores, probabilities])
+  chex.assert_equal_shape_prefix([scores, labels], 1)
+  if scores.shape[1] != len(classes) or len(set(classes)) != len(classes):
+    raise ValueError(
+      f'classes holds {len(classes)} names ({len(set(classes))} different ones) for scores of '
+      f'{scores.shape[1]} classes; one name of its own for each is needed.'
+    )
+  wrong = labels[(labels < 0) | (labels >= len(classes))]
+  if wrong.size:
+    raise ValueError(f'labels holds {wrong[0]}; 0 to {len(classes) - 1} are allowed.')
+  broken = int((~np.isfinite(scores) | ~np.isfinite(probabilities)).any(axis=1).sum())
+  if broken:
+    raise ValueError(
+      f'predictions holds {broken} of {len(scores)} images with a score that is not finite; '
+      'the model has probably diverged.'
+    )
+  return scores, probabilities, labels.astype(np.int64)
+
+
+def _wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
+  """Without trials there is nothing to report, rather than (0, 1)."""
+  if n == 0:
+    return math.nan, math.nan
+  return intervals.wilson(int(successes), int(n), confidence=confidence)
+
+
+def _macro_recall_and_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """[R, K, K] -> [R] twice, over the classes that each resample holds."""
+  hits = np.diagonal(confusion, axis1=1, axis2=2)  # [R, K]
+  support, calls = confusion.sum(axis=2), confusion.sum(axis=1)
+  present = support > 0
+  count = present.sum(axis=1)
+  recall = (hits / np.maximum(support, 1)).sum(axis=1) / count
+  f1 = (2 * hits / np.maximum(support + calls, 1)).sum(axis=1) / count
+  return recall, f1
+
+
+def _macro_auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+  """Mann-Whitney's statistic for images that count ``weights`` [R,N] times; ties count half."""
+  total = weights.sum(axis=1)
+  sums, counts = np.zeros(len(weights)), np.zeros(len(weights))
+  for k in np.unique(labels):
+    order = np.argsort(scores[:, k])
+    ranked, positive = scores[order, k], labels[order] == k
+    drawn = weights[:, order]
+    below = np.zeros((drawn.shape[0], drawn.shape[1] + 1))
+    np.cumsum(drawn * ~positive, axis=1, out=below[:, 1:])
+    first = np.searchsorted(ranked, ranked[positive], 'left')
+    last = np.searchsorted(ranked, ranked[positive], 'right')
+    chosen = drawn[:, positive]
+    wins = (chosen * (below[:, first] + below[:, last])).sum(axis=1) / 2
+    positives = chosen.sum(axis=1)
+    pairs = positives * (total - positives)
+    sums += wins / np.maximum(pairs, 1)
+    counts += pairs > 0
+  return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+
+
+def _calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+  top = probabilities.max(axis=1)
+  correct = probabilities.argmax(axis=1) == labels
+  bins = np.clip(np.ceil(top * _CALIBRATION_BINS).astype(int) - 1, 0, _CALIBRATION_BINS - 1)
+  gaps = np.bincount(bins, weights=correct - top, minlength=_CALIBRATION_BINS)
+  return float(np.abs(gaps).sum() / len(labels))

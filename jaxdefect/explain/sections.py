@@ -1,0 +1,231 @@
+"""The parts of a report's page, each from the plain dict that ``explain.report`` describes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from jaxdefect.explain import figures, page, plots
+from jaxdefect.explain.mistakes import Mistake
+from jaxdefect.explain.page import Markup, tag
+
+# Keys that have a place of their own on the page.
+_SHOWN = {
+  *('metrics', 'intervals', 'interval_kinds', 'confidence', 'n', 'sd', 'n_seeds', 'per_seed'),
+  *('support', 'classes', 'absent_classes', 'confusion_matrix', 'left_out', 'floor', 'split'),
+  *('config', 'versions', 'warnings', 'title'),
+}
+_KINDS = {
+  'wilson': 'Wilson',
+  'bootstrap': 'bootstrap over images',
+  'student': "Student's t over seeds",
+}
+_NOTHING = 'n/a'
+
+
+def subtitle(report: dict) -> Markup:
+  """How much was tested."""
+  parts = []
+  if 'n' in report:
+    several = f' in {report["n_seeds"]} seeds' if report.get('n_seeds') else ''
+    parts.append(f'{report["n"]:,} test images{several}')
+  if report.get('classes'):
+    parts.append(f'{len(report["classes"])} classes')
+  return tag('p', ' · '.join(parts), class_='quiet')
+
+
+def warnings(report: dict) -> Markup:
+  """What the reader must know before the numbers."""
+  sentences: list[str] = list(report.get('warnings') or ())
+  if report.get('absent_classes'):
+    sentences.append(f'No test image of: {", ".join(report["absent_classes"])}.')
+  if not sentences:
+    return Markup()
+  listed = tag('ul', *(tag('li', sentence) for sentence in sentences))
+  return tag('div', tag('strong', 'Please note'), listed, class_='warnings', role='note')
+
+
+def headline(report: dict) -> Markup:
+  """Accuracy with its interval, the floor beside it, macro F1 and AUROC."""
+  metrics, floor = report['metrics'], report.get('floor')
+  digits = 2 if report.get('n', 0) >= 1000 else 1
+  cards = []
+  if 'accuracy' in metrics:
+    cards.append(_card('Accuracy', report, 'accuracy', digits=digits, first=True))
+  if floor and 'accuracy' in floor.get('metrics', {}):
+    note = ''
+    if 'accuracy' in metrics:
+      # The difference of what is printed, so that the reader can check it.
+      ours, theirs = (round(100 * m['accuracy'], digits) for m in (metrics, floor['metrics']))
+      side = 'above' if ours >= theirs else 'below'
+      note = f'the model is {abs(ours - theirs):.{digits}f} points {side}'
+    name = f'Floor: {floor.get("name", "linear model on pixels")}'
+    cards.append(_card(name, floor, 'accuracy', digits=digits, note=note))
+  for name, label in (('macro_f1', 'Macro F1'), ('auroc', 'AUROC, one against rest')):
+    if name in metrics:
+      cards.append(_card(label, report, name, digits=3))
+  if not cards:
+    return tag('p', 'There is no figure: nothing was evaluated.', class_='quiet')
+  return tag('div', *cards, class_='cards')
+
+
+def _card(
+  label: str, report: dict, name: str, *, digits: int, first: bool = False, note: str = ''
+) -> Markup:
+  scale, unit = (100, ' %') if name == 'accuracy' else (1, '')
+  lines = []
+  interval = report.get('intervals', {}).get(name)
+  if interval and None not in interval:
+    low, high = (f'{scale * end:.{digits}f}' for end in interval)
+    kind = _KINDS.get(report.get('interval_kinds', {}).get(name), '')
+    confidence = f'{100 * report.get("confidence", 0.95):g} % interval'
+    lines += [f'{low} to {high}{unit}', f'{confidence}{", " * bool(kind)}{kind}']
+  if report.get('n_seeds'):
+    sd = report.get('sd', {}).get(name)
+    spread = f', sd {scale * sd:.{digits}f}' if sd is not None else ''
+    lines.append(f'mean of {report["n_seeds"]} seeds{spread}')
+  elif first and 'n' in report:
+    lines.append(f'n = {report["n"]:,} images')
+  if note:
+    lines.append(note)
+  value = tag('b', f'{scale * report["metrics"][name]:.{digits}f}{unit}')
+  small = (tag('small', line) for line in lines)
+  return tag('div', label, value, *small, class_='card first' if first else 'card')
+
+
+def per_class(report: dict) -> Markup:
+  """A row per class: recall with its interval as numbers and as a bar, precision, F1, AUROC."""
+  metrics, intervals = report['metrics'], report.get('intervals', {})
+  rows = []
+  for name in report.get('classes', ()):
+    if f'recall/{name}' not in metrics:
+      continue
+    recall, interval = metrics[f'recall/{name}'], intervals.get(f'recall/{name}')
+    others = (metrics.get(f'{kind}/{name}') for kind in ('precision', 'f1', 'auroc'))
+    rows.append(
+      (
+        name,
+        f'{report.get("support", {}).get(name, 0):,}',
+        f'{100 * recall:.1f} %',
+        ' to '.join(f'{100 * end:.1f}' for end in interval) if interval else '',
+        _bar(recall, *(interval or (recall, recall))),
+        *(_NOTHING if value is None else f'{value:.3f}' for value in others),
+      )
+    )
+  if not rows:
+    return Markup()
+  kind = _KINDS['student' if 'student' in report.get('interval_kinds', {}).values() else 'wilson']
+  head = ('class', 'images', 'recall', f'{100 * report.get("confidence", 0.95):g} % interval')
+  caption = f'Recall: share of the images of a class that were found; {kind} interval.'
+  table = page.table((*head, '0 to 100 %', 'precision', 'F1', 'AUROC'), rows, caption=caption)
+  return page.join((tag('h2', 'Each class'), table))
+
+
+def _bar(value: float, low: float, high: float) -> Markup:
+  value, low, high = (100 * min(max(end, 0.0), 1.0) for end in (value, low, high))
+  shade = tag('i', style=f'left:{low:.1f}%;width:{high - low:.1f}%')
+  mark = tag('s', style=f'left:{value:.1f}%')
+  return tag('span', shade, mark, class_='bar', title=f'{low:.1f} to {high:.1f} %')
+
+
+def confusion(report: dict) -> Markup:
+  """The confusion matrix, where there is one."""
+  if not report.get('confusion_matrix'):
+    return Markup()
+  drawn = plots.confusion_matrix(report['confusion_matrix'], report['classes'], title='')
+  seeds = f', summed over {report["n_seeds"]} seeds' if report.get('n_seeds') else ''
+  caption = f'Numbers are images{seeds}; colour is the share of the true class.'
+  return page.join((tag('h2', 'Confusion matrix'), figure(drawn, caption)))
+
+
+def curves(records: Sequence) -> Markup:
+  """The learning curves, where anything was logged."""
+  if not records:
+    return Markup()
+  drawn = plots.learning_curves(records, title='')
+  caption = 'Each point is a mean over the steps since the previous one.'
+  return page.join((tag('h2', 'Learning curves'), figure(drawn, caption)))
+
+
+def figure(drawn: Figure, caption: str) -> Markup:
+  """A figure with its caption."""
+  picture = page.picture(figures.to_png(drawn), alt=caption, scale=96 / figures.DPI)
+  return tag('figure', picture, tag('figcaption', caption) if caption else '')
+
+
+def mistakes(worst: Sequence[Mistake], ceiling: float | None) -> Markup:
+  """Picture, evidence, what was said and what was true, for the worst mistakes."""
+  if not worst:
+    return Markup()
+  shown = []
+  for one in worst:
+    pictures = [page.photo(one.image, alt=f'picture of class {one.true}')]
+    if one.overlay is not None:
+      pictures.append(page.photo(one.overlay, alt=f'evidence for {one.predicted}'))
+    caption = [tag('b', f'{one.predicted} {100 * one.probability:.1f} %')]
+    caption.append(tag('div', f'true: {one.true} {100 * one.true_probability:.1f} %'))
+    if one.name:
+      caption.append(tag('div', one.name, class_='name'))
+    pair = tag('div', *pictures, class_='pair')
+    shown.append(tag('figure', pair, tag('figcaption', *caption)))
+  sentence = 'In bold what was predicted and its probability; the most confident errors first.'
+  parts = [tag('h2', 'Worst mistakes')]
+  if ceiling is not None and any(one.overlay is not None for one in worst):
+    sentence += (
+      ' On the right what spoke for the predicted class (Grad-CAM), on one absolute colour scale '
+      'that was set on calibration pictures: a calm picture means little evidence.'
+    )
+    parts.append(figure(plots.color_scale(ceiling), ''))
+  parts.insert(1, tag('p', sentence, class_='quiet'))
+  return page.join((*parts, tag('div', *shown, class_='mistakes')))
+
+
+def split(made: dict | None) -> Markup:
+  """How the images were divided: settings, counts per class, near-copies, what was left out."""
+  if not made:
+    return Markup()
+  groups, left_out = made.get('near_duplicates') or [], made.get('left_out') or []
+  others = {k: v for k, v in made.items() if k not in ('counts', 'near_duplicates', 'left_out')}
+  settings = [(_words(name), _value(value)) for name, value in page.flat(others)]
+  settings.append(('groups of near-identical images', str(len(groups))))
+  settings.append(('images left out with their group', str(len(left_out))))
+  parts = [tag('h2', 'How the data were split'), page.table((), settings, class_='text')]
+  counts = made.get('counts') or {}
+  if counts:
+    names = dict.fromkeys(name for part in counts.values() for name in part)
+    rows = [[name, *(f'{part.get(name, 0):,}' for part in counts.values())] for name in names]
+    sums = [f'{sum(part.values()):,}' for part in counts.values()]
+    rows.append([tag('strong', cell) for cell in ('all', *sums)])
+    parts.append(page.table(('images of class', *counts), rows))
+  if groups:
+    items = tag('ul', *(tag('li', _value(group)) for group in groups))
+    parts.append(page.fold(f'Near-identical images ({len(groups)} groups)', items))
+  if left_out:
+    parts.append(page.fold(f'Left out ({len(left_out)})', tag('p', _value(left_out))))
+  return page.join(parts)
+
+
+def run(report: dict) -> Markup:
+  """Everything else that is plain, the configuration and the versions."""
+  others = [(k, v) for k, v in report.items() if k not in _SHOWN and not isinstance(v, dict)]
+  parts = [tag('h2', 'Run')]
+  if others:
+    rows = [(_words(name), _value(value)) for name, value in others]
+    parts.append(page.table((), rows, class_='text'))
+  for key, heading in (('config', 'Configuration'), ('versions', 'Versions')):
+    if report.get(key):
+      rows = [(tag('code', name), tag('code', _value(v))) for name, v in page.flat(report[key])]
+      parts.append(page.fold(heading, page.table((), rows, class_='text')))
+  return page.join(parts) if len(parts) > 1 else Markup()
+
+
+def _words(name: str) -> str:
+  return name.replace('_', ' ')
+
+
+def _value(value: Any) -> str:
+  if isinstance(value, list):
+    return ', '.join(map(_value, value)) or 'none'
+  if value is None or value == '':
+    return _NOTHING
+  return f'{value:.6g}' if isinstance(value, float) else str(value)

@@ -1,0 +1,178 @@
+"""Cross-entropy classifier: the baseline beside which every recogniser stands.
+
+A backbone, global average pooling and one linear layer, trained with label-weighted softmax
+cross-entropy on augmented images ('ResNet-50 (Backbone)' of Phuong et al. 2024, Tables III, VI).
+"""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxdefect import losses, models, optim
+from jaxdefect.contracts import (
+  Batch,
+  ClassScores,
+  DataSpec,
+  Fitted,
+  Method,
+  References,
+  State,
+)
+from jaxdefect.data import augment
+from jaxdefect.ops import normalize_pixels
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def make(
+  *,
+  optimizer: optax.GradientTransformation | None = None,
+  backbone: str = 'resnet18',
+  stages: int | None = None,
+  frozen_stages: int = 0,
+  update_statistics: bool = True,
+  backbone_rate: float = 1.0,
+  label_smoothing: float = 0.0,
+  balance_classes: bool = False,
+  augmentation: dict[str, Any] | None = None,
+  average_decay: float | None = None,
+  mean: tuple[float, ...] = _IMAGENET_MEAN,
+  std: tuple[float, ...] = _IMAGENET_STD,
+  dtype: Any = jnp.float32,
+  axis_name: str | None = None,
+) -> Method:
+  """Makes the cross-entropy classifier.
+
+  Args:
+    optimizer: optax transformation; None where nothing will be trained.
+    backbone: a name of ``models.backbone``.
+    stages: the network ends after this stage; None for the whole network.
+    frozen_stages: the stem and this many stages keep their parameters and statistics.
+    update_statistics: False keeps BatchNorm's running statistics (needed by folded weights).
+    backbone_rate: factor on the learning rate of the backbone.
+    label_smoothing: share of the target spread evenly over the classes.
+    balance_classes: weight class c by ``N_max / N_c``, the counts of the training images.
+    augmentation: arguments of ``data.augment.random_views``; None trains on the images as they are.
+    average_decay: decay of the running average of the parameters that predicts; None keeps none.
+    mean: per channel, in 0..1, subtracted from the pixels.
+    std: per channel, in 0..1, by which they are divided then.
+    dtype: compute type of the network; parameters, pooling and losses stay float32.
+    axis_name: the device axis, for BatchNorm and the gradient.
+
+  Returns:
+    The ``Method``. ``predict`` gives logits and their softmax. ``adapt`` cannot add a class: a
+    linear layer knows the classes that it was trained on.
+  """
+
+  trunk = models.backbone(
+    backbone,
+    stages=stages,
+    frozen_stages=frozen_stages,
+    update_statistics=update_statistics,
+    dtype=dtype,
+    axis_name=axis_name,
+  )
+
+  def network(num_classes: int) -> models.Recogniser:
+    return models.Recogniser(backbone=trunk, num_classes=num_classes)
+
+  frozen = network(1).frozen
+  rule = optim.partition.scale_by_group(
+    optimizer or optax.identity(),
+    lambda path: backbone_rate if path[0] == 'backbone' else 1.0,
+  )
+  rule = optim.partition.freeze(rule, frozen)
+
+  def pixels(image: jax.Array) -> jax.Array:
+    return normalize_pixels(image, mean=mean, std=std)
+
+  def init(key: jax.Array, spec: DataSpec, pretrained: Any = None) -> State:
+    image = spec.batch['image']
+    blank = jnp.zeros((1, *image.shape[1:]), jnp.float32)
+    variables = network(len(spec.classes)).init(key, blank)
+    if pretrained is not None:
+      variables = models.merge_pretrained(variables, pretrained)
+    params = variables['params']
+    model_state = {'batch_stats': variables['batch_stats']}
+    if balance_classes:
+      counts = jnp.asarray(spec.counts, jnp.float32)
+      model_state['class_weights'] = counts.max() / counts
+    return optim.initial_state(params, model_state, rule, average_decay=average_decay)
+
+  def loss(key: jax.Array, params: Any, model_state: Any, batch: Batch):
+    image = batch['image']
+    if augmentation is not None:
+      image = augment.random_views(key, image, batch['index'], **augmentation)
+    valid = batch['valid']
+    outputs, updated = network(params['fc']['kernel'].shape[1]).apply(
+      {'params': params, 'batch_stats': model_state['batch_stats']},
+      pixels(image),
+      train=True,
+      valid=valid,
+      mutable=['batch_stats'],
+    )
+    per_example = losses.softmax_cross_entropy(
+      outputs.logits,
+      batch['label'],
+      class_weights=model_state.get('class_weights'),
+      label_smoothing=label_smoothing,
+    )
+    weight = valid.sum().astype(jnp.float32)
+    correct = (outputs.logits.argmax(-1) == batch['label']) & valid
+    scalars = {'accuracy': (correct.sum().astype(jnp.float32), weight)}
+    return jnp.where(valid, per_example, 0.0).sum(), (weight, {**model_state, **updated}, scalars)
+
+  step = optim.gradient_step(
+    loss, rule, axis_name=axis_name, average_decay=average_decay, frozen=frozen
+  )
+
+  def prepare(key: jax.Array, state: State, references: References | None) -> State:
+    del key, references
+    return state
+
+  def adapt(key: jax.Array, fitted: Fitted, references: References) -> Fitted:
+    del key
+    unknown = [c for c in references.classes if c not in fitted.classes]
+    if unknown:
+      raise ValueError(
+        f'the cross-entropy classifier cannot learn the class {unknown[0]!r} without training; '
+        f'it knows {", ".join(fitted.classes)} (contrastive_margin can)'
+      )
+    return fitted
+
+  def forward(fitted: Fitted, batch: Batch, tap: jax.Array | None = None):
+    return network(fitted.params['fc']['kernel'].shape[1]).apply(
+      {'params': fitted.params, 'batch_stats': fitted.model_state['batch_stats']},
+      pixels(batch['image']),
+      train=False,
+      tap=tap,
+    )
+
+  def class_scores(logits: jax.Array) -> ClassScores:
+    return ClassScores(scores=logits, probabilities=jax.nn.softmax(logits))
+
+  def predict(fitted: Fitted, batch: Batch) -> ClassScores:
+    chex.assert_rank(batch['image'], 4)
+    return class_scores(forward(fitted, batch).logits)
+
+  def activations(fitted: Fitted, batch: Batch, tap: jax.Array | None):
+    outputs = forward(fitted, batch, tap)
+    return class_scores(outputs.logits), outputs.feature_map
+
+  def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
+    arguments = {
+      'backbone': backbone,
+      'stages': stages,
+      'num_classes': len(fitted.classes),
+      'classes': list(fitted.classes),
+      'mean': list(mean),
+      'std': list(std),
+    }
+    arrays = {'params': fitted.params, 'batch_stats': fitted.model_state['batch_stats']}
+    return 'classifier', arguments, arrays
+
+  return Method(init, prepare, step, adapt, predict, activations, deploy)

@@ -1,0 +1,94 @@
+"""Backbones by name."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxdefect.models.mobilenet_v2 import MobileNetV2
+from jaxdefect.models.resnet import BasicBlock, Bottleneck, ResNet
+from jaxdefect.models.resnet_v2 import ResNetV2
+
+Backbone = ResNet | ResNetV2 | MobileNetV2
+
+RESNETS = {
+  'resnet18': (BasicBlock, (2, 2, 2, 2)),
+  'resnet34': (BasicBlock, (3, 4, 6, 3)),
+  'resnet50': (Bottleneck, (3, 4, 6, 3)),
+  'resnet101': (Bottleneck, (3, 4, 23, 3)),
+}
+NAMES = (*RESNETS, 'mobilenet_v2', 'resnet50_v2', 'mobilenet_v2_gluon')
+
+
+def backbone(
+  name: str,
+  *,
+  stages: int | None = None,
+  frozen_stages: int = 0,
+  update_statistics: bool = True,
+  dtype: Any = jnp.float32,
+  axis_name: str | None = None,
+) -> Backbone:
+  """Makes a convolutional network that gives one feature map per stage.
+
+  The module is called as ``module(x, *, train=False, valid=None, tap=None)`` on normalised images
+  [N, H, W, 3] and returns a tuple of maps, finest first, the map of stage k at stride
+  ``2**(k + 1)``. Its variables are ``params`` and ``batch_stats``; ``module.frozen(path)`` says
+  which parameters get no gradient, ``module.stage_features`` the channels of every map.
+
+  Args:
+    name: resnet18, resnet34, resnet50, resnet101, mobilenet_v2 (interchangeable with
+      torchvision's), resnet50_v2 or mobilenet_v2_gluon (with MXNet Gluon's).
+    stages: the network ends after this stage, 1 to 4. None means all four.
+    frozen_stages: k >= 1 gives the stem and the first k stages no gradient, so that their
+      backward pass is not computed, and leaves their statistics as they are. 0 trains everything.
+    update_statistics: False normalises with the running statistics also in training.
+    dtype: type of the computation; parameters and statistics stay float32.
+    axis_name: device axis over which a batch is spread.
+
+  Returns:
+    A linen module.
+
+  Raises:
+    ValueError: for an unknown name or a number of stages that the network does not have.
+
+  >>> backbone('resnet18', stages=3).stage_features
+  (64, 128, 256)
+  """
+  if name not in NAMES:
+    raise ValueError(f"backbone name must be one of {', '.join(NAMES)}, got '{name}'.")
+  if stages is None:
+    stages = 4
+  if stages not in (1, 2, 3, 4):
+    raise ValueError(f'stages must be 1, 2, 3, 4 or None (all), got {stages}.')
+  if frozen_stages not in range(stages + 1):
+    raise ValueError(
+      f'frozen_stages must be between 0 and {stages} (the stages there are), got {frozen_stages}.'
+    )
+  settings: dict[str, Any] = {
+    'frozen_stages': frozen_stages,
+    'update_statistics': update_statistics,
+    'dtype': dtype,
+    'axis_name': axis_name,
+  }
+  if name in RESNETS:
+    block, depths = RESNETS[name]
+    return ResNet(block=block, depths=depths[:stages], **settings)
+  if name == 'resnet50_v2':
+    return ResNetV2(depths=(3, 4, 6, 3)[:stages], **settings)
+  return MobileNetV2(stages=stages, gluon=name == 'mobilenet_v2_gluon', **settings)
+
+
+def is_frozen(module: Backbone, path: tuple[str, ...]) -> bool:
+  """Says whether a parameter of a backbone gets no gradient.
+
+  Args:
+    module: what ``backbone`` returned.
+    path: names from the root of ``params`` to the parameter.
+
+  Returns:
+    True for a parameter of the stem or of a frozen stage.
+
+  >>> is_frozen(backbone('resnet18', frozen_stages=2), ('layer3.0', 'conv1', 'kernel'))
+  False
+  """
+  return module.frozen(path)

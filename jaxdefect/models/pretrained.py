@@ -1,0 +1,54 @@
+"""Laying pretrained variables over fresh ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+PyTree = Any
+
+
+def merge_pretrained(
+  variables: PyTree, pretrained: PyTree, *, under: tuple[str, ...] = ()
+) -> PyTree:
+  """Replaces variables by pretrained ones of the same path and shape.
+
+  Args:
+    variables: ``{'params': ..., 'batch_stats': ...}`` as made by ``init``.
+    pretrained: a part of such a tree; every path in it must exist in ``variables`` with the same
+      shape. Variables that it does not name stay as they are.
+    under: names between the collection and the root of ``pretrained``, for example
+      ``('backbone',)`` for a ``Recogniser``.
+
+  Returns:
+    A tree like ``variables``, with its dtypes.
+
+  Raises:
+    ValueError: for a path that does not exist or has another shape.
+  """
+
+  def merge(fresh: PyTree, given: PyTree, path: tuple[str, ...]) -> PyTree:
+    if isinstance(given, Mapping):
+      if not isinstance(fresh, Mapping):
+        raise ValueError(f"pretrained has a tree at '{'/'.join(path)}', the model an array.")
+      for name in given:
+        if name not in fresh:
+          place = '/'.join((*path, name))
+          raise ValueError(f"pretrained has '{place}', which the model does not have.")
+      return {
+        name: merge(value, given[name], (*path, name)) if name in given else value
+        for name, value in fresh.items()
+      }
+    place = '/'.join(path)
+    if isinstance(fresh, Mapping):
+      raise ValueError(f"pretrained has an array at '{place}', the model a tree.")
+    if jnp.shape(given) != jnp.shape(fresh):
+      raise ValueError(
+        f"pretrained '{place}' has shape {jnp.shape(given)}, the model needs {jnp.shape(fresh)}."
+      )
+    return jnp.asarray(given, dtype=jax.dtypes.result_type(fresh))
+
+  for name in reversed(under):
+    pretrained = {collection: {name: tree} for collection, tree in pretrained.items()}
+  return merge(variables, pretrained, ())

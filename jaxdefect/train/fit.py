@@ -1,0 +1,193 @@
+"""The only training loop. It knows no method's name."""
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdefect.contracts import Batch, DataSpec, Method, References, State
+from jaxdefect.train import checkpoint, parallel
+from jaxdefect.train.position import Position, from_json, to_json
+from jaxdefect.train.report import Report
+
+
+def fit(
+  method: Method,
+  key: jax.Array,
+  spec: DataSpec,
+  batches: Iterable[Batch],
+  *,
+  steps: int,
+  directory: str | os.PathLike | None = None,
+  pretrained: Any = None,
+  references: References | None = None,
+  evaluate: Callable[[State], dict[str, float]] | None = None,
+  evaluate_every: int | None = None,
+  best: str | None = None,
+  log_every: int = 10,
+  checkpoint_every: int | None = None,
+  devices: int = 1,
+  progress: bool = True,
+  tensorboard: bool = False,
+) -> State:
+  """Trains a method, or goes on with a run that was interrupted.
+
+  A run is a function of its arguments: killed at any moment and started again with the same
+  arguments, it ends with the same parameters and the same log as an uninterrupted one. The key,
+  the position in the data and the open log window are part of a checkpoint; randomness within a
+  step follows from the key and ``state.step``, with which ``method.step`` folds it
+  (``optim.gradient_step`` does).
+
+  Args:
+    method: what to train.
+    key: typed PRNG key.
+    spec: what the data look like; its ``batch`` is one device's share.
+    batches: endless stream of host batches. With a directory it must have ``get_state`` and
+      ``set_state``, as grain's iterators have.
+    steps: length of the run; 0 leaves the state as ``prepare`` makes it.
+    directory: folder of the run, for ``checkpoints/`` and ``metrics.jsonl``. If it holds a run,
+      that run goes on. None keeps nothing.
+    pretrained: variables laid over the fresh ones, handed to ``method.init``.
+    references: handed to ``method.prepare``, once before step 0. It must keep shapes.
+    evaluate: state -> metrics, on one device. It must not keep the state: its buffers are
+      overwritten by the next step.
+    evaluate_every: steps between evaluations; the last step is evaluated in any case.
+    best: metric of ``evaluate``, larger is better; its best checkpoint is kept beside the newest.
+    log_every: steps between lines of ``metrics.jsonl``: means over that interval, sum / count.
+    checkpoint_every: steps between checkpoints; evaluations and the last step write one too.
+    devices: local devices to train on. For more than one the method must have been made with
+      ``axis_name=parallel.AXIS_NAME``.
+    progress: show a bar, or plain lines where there is no terminal.
+    tensorboard: write TensorBoard event files too.
+
+  Returns:
+    The state after the last step, on one device.
+
+  Raises:
+    ValueError: an argument, or what the directory holds, does not fit.
+    FloatingPointError: a scalar, and with it the loss or the gradient, is not finite.
+  """
+  _check_arguments(
+    steps,
+    evaluate,
+    best,
+    evaluate_every=evaluate_every,
+    log_every=log_every,
+    checkpoint_every=checkpoint_every,
+  )
+  step = parallel.compile_step(method.step, devices=devices)
+  stream: Any = iter(batches)
+  with contextlib.ExitStack() as resources:
+    store = None
+    if directory is not None:
+      if not (hasattr(stream, 'get_state') and hasattr(stream, 'set_state')):
+        raise ValueError(
+          'batches needs get_state and set_state for a run in a directory to resume.'
+        )
+      store = resources.enter_context(contextlib.closing(checkpoint.Checkpoints(directory)))
+
+    restored = store.restore(checkpoint.make_template(method, spec)) if store else None
+    if restored is not None:
+      state, position = restored.state, from_json(restored.record)
+      stream.set_state(position.data)
+    else:
+      state, position = _start(method, key, spec, pretrained, references)
+    done = start = int(state.step)
+    if done > steps:
+      raise ValueError(f'steps is {steps}, but {directory} holds a run of {done} steps.')
+
+    report = resources.enter_context(
+      contextlib.closing(
+        Report(
+          directory,
+          steps,
+          position,
+          start=None if restored is None else start,
+          progress=progress,
+          tensorboard=tensorboard,
+        )
+      )
+    )
+    state = parallel.replicate(state, devices)
+    finished = restored is not None and done == steps
+    while not finished:
+      if done < steps:
+        batch = _next(stream, done, steps)
+        state, scalars = step(position.key, state, parallel.shard(batch, devices))
+        done += 1
+        report.push(done, scalars, _num_images(batch))
+        if done == start + 1:
+          parallel.check_replicas(state, devices)
+
+      if _due(done, log_every, steps):
+        report.log(done)
+      metrics = {}
+      if evaluate is not None and _due(done, evaluate_every, steps):
+        report.collect()
+        metrics = evaluate(parallel.unreplicate(state, devices))
+        metrics = {name: float(value) for name, value in metrics.items()}
+        report.evaluation(done, metrics)
+      if store is not None and (metrics or _due(done, checkpoint_every, steps)):
+        window, seconds = report.record()
+        here = Position(position.key, stream.get_state(), window, seconds)
+        store.save(
+          parallel.unreplicate(state, devices), to_json(here), metric=_best_metric(metrics, best)
+        )
+      finished = done == steps
+    return parallel.unreplicate(state, devices)
+
+
+def _start(method, key, spec, pretrained, references) -> tuple[State, Position]:
+  """The state before step 0."""
+  init_key, prepare_key, run_key = jax.random.split(key, 3)
+  state = jax.jit(lambda key, pretrained: method.init(key, spec, pretrained=pretrained))(
+    init_key, pretrained
+  )
+  before = jax.eval_shape(lambda: state)
+  state = jax.tree.map(jnp.asarray, method.prepare(prepare_key, state, references))
+  if jax.eval_shape(lambda: state) != before:
+    # A checkpoint is read back into the shapes that init alone makes.
+    raise ValueError('prepare has changed the structure, shapes or dtypes of the state from init.')
+  return state, Position(run_key)
+
+
+def _due(done: int, every: int | None, steps: int) -> bool:
+  return done == steps or (every is not None and done % every == 0)
+
+
+def _next(batches, done: int, steps: int) -> Batch:
+  try:
+    return next(batches)
+  except StopIteration:
+    raise ValueError(
+      f'batches ended after {done} of {steps} steps; training batches must repeat for ever.'
+    ) from None
+
+
+def _num_images(batch: Batch) -> int:
+  valid = batch.get('valid')
+  return len(jax.tree.leaves(batch)[0]) if valid is None else int(np.sum(valid))
+
+
+def _best_metric(metrics: dict[str, float], best: str | None) -> float | None:
+  """The value that decides which checkpoint is best; an undefined one decides nothing."""
+  if best is None or not metrics:
+    return None
+  if best not in metrics:
+    raise ValueError(f'best is {best!r}; evaluate returns {", ".join(sorted(metrics))}.')
+  return metrics[best] if math.isfinite(metrics[best]) else None
+
+
+def _check_arguments(steps, evaluate, best, **periods) -> None:
+  if steps < 0:
+    raise ValueError(f'steps is {steps}; it must be 0 or more.')
+  for name, every in periods.items():
+    if every is not None and every < 1:
+      raise ValueError(f'{name} is {every}; it must be 1 or more, or None.')
+  if best is not None and evaluate is None:
+    raise ValueError(f'best is {best!r}, but there is no evaluate that could return it.')

@@ -1,0 +1,1 @@
+"""Launchers: parse, build, call. Each is run as ``python -m launch.<name>``."""

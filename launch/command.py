@@ -1,0 +1,144 @@
+"""What every launcher does around its work: parse flags, and turn a bad input into one sentence."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+_CONFIG_OVERRIDE = re.compile(r'^--?config\.([\w.\[\]]+)(=|$)')
+
+
+def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagValues], None]):
+  """Parses the command line and calls ``main``; exits with 2 and one sentence on bad input.
+
+  Args:
+    define: adds the launcher's flags to a ``FlagValues``.
+    main: the launcher's work; a ``ValueError`` or ``OSError`` that it raises is the user's and
+      becomes ``error: <sentence>``. Set JAXDEFECT_DEBUG=1 to see the traceback instead.
+  """
+  flags.FLAGS.mark_as_parsed()  # grain reads absl's global flags, which we do not use
+  values = flags.FlagValues()
+  define(values)
+  debug = bool(os.environ.get('JAXDEFECT_DEBUG'))
+  if {'--help', '-help', '-h'} & set(sys.argv[1:]):
+    print(f'{(sys.modules["__main__"].__doc__ or "").strip()}\n\nFlags:')
+    for name in values:
+      print(f'  --{name}: {values[name].help} (default: {values[name].default})')
+    return
+  try:
+    _parse(define, values)
+    main(values)
+  except (ValueError, OSError) as error:
+    if debug:
+      raise
+    _fail(str(error))
+  except KeyboardInterrupt:
+    print('\ninterrupted; the same command goes on where this one stopped', file=sys.stderr)
+    sys.exit(130)
+
+
+def _fail(sentence: str):
+  print(f'error: {" ".join(sentence.split())}', file=sys.stderr)
+  sys.exit(2)
+
+
+def _parse(define: Callable, values: flags.FlagValues) -> None:
+  try:
+    rest = values(sys.argv)
+  except flags.UnrecognizedFlagError as error:
+    raise ValueError(
+      f'unknown flag --{error.flagname}{_did_you_mean(error.flagname, values)}'
+    ) from None
+  except flags.Error as error:
+    raise ValueError(str(error)) from None
+  except OSError:
+    path = _config_argument()
+    if not os.path.exists(path.split(':')[0]):
+      raise ValueError(f'the config file {path.split(":")[0]!r} does not exist') from None
+    raise
+  except (AttributeError, KeyError) as error:
+    raise ValueError(_unknown_key(define) or str(error)) from None
+  if len(rest) > 1:
+    raise ValueError(f'unexpected argument {rest[1]!r}; flags are written --name=value')
+
+
+def _config_argument() -> str:
+  for place, argument in enumerate(sys.argv):
+    if argument.startswith(('--config=', '-config=')):
+      return argument.split('=', 1)[1]
+    if argument in ('--config', '-config') and place + 1 < len(sys.argv):
+      return sys.argv[place + 1]
+  return ''
+
+
+def _did_you_mean(name: str, known) -> str:
+  close = difflib.get_close_matches(name, list(known), n=1)
+  return f"; did you mean '{close[0]}'?" if close else ''
+
+
+def _unknown_key(define: Callable) -> str:
+  """Finds the override that names no key of the config, for a sentence about it."""
+  path = _config_argument()
+  if not path:
+    return 'an override such as --config.x=v needs --config=FILE before it'
+  plain = flags.FlagValues()
+  define(plain)
+  plain([sys.argv[0], f'--config={path}'])
+  keys = tuple(flatten(plain.config))
+  parents = {key.rsplit('.', n)[0] for key in keys for n in range(1, key.count('.') + 1)}
+  for argument in sys.argv[1:]:
+    match = _CONFIG_OVERRIDE.match(argument)
+    if match and match.group(1) not in keys and match.group(1) not in parents:
+      name = match.group(1)
+      hint = _did_you_mean(name, keys) or f' (it has {", ".join(keys)})'
+      return f'the config {path} has no key {name!r}{hint}'
+  return ''
+
+
+def flatten(config: ConfigDict, prefix: str = '') -> dict:
+  """A nested config as ``{'data.dir': value, ...}``."""
+
+  def walk(node, at: str) -> Iterator[tuple[str, object]]:
+    for name in sorted(node):
+      value = node.get_ref(name).get() if isinstance(node, ConfigDict) else node[name]
+      if isinstance(value, ConfigDict | dict):
+        yield from walk(value, f'{at}{name}.')
+      else:
+        yield f'{at}{name}', value
+
+  return dict(walk(config, prefix))
+
+
+def define_config(values: flags.FlagValues) -> None:
+  """Adds ``--config=FILE[:variant]`` with ``--config.x=v`` overrides."""
+  config_flags.DEFINE_config_file(
+    'config',
+    None,
+    'a file of configs/, FILE or FILE:variant; --config.x=v overrides',
+    flag_values=values,
+  )
+
+
+def config(values: flags.FlagValues) -> ConfigDict:
+  """The config that ``--config`` named, overrides applied."""
+  if values.config is None:
+    raise ValueError('--config=FILE is needed, for example configs/contrastive_margin_synthetic.py')
+  return values.config
+
+
+def config_name() -> str:
+  """``classifier_neu-percent`` for ``--config=configs/classifier_neu.py:percent``."""
+  path, _, variant = _config_argument().partition(':')
+  stem = os.path.splitext(os.path.basename(path))[0]
+  return f'{stem}-{variant}' if variant else stem
+
+
+def require(values: flags.FlagValues, *names: str) -> None:
+  """Refuses to go on without these flags."""
+  for name in names:
+    if not values[name].value:
+      raise ValueError(f'--{name} is needed: {values[name].help}')

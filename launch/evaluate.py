@@ -1,0 +1,93 @@
+"""Evaluates a finished run again: python -m launch.evaluate --workdir=RUN.
+
+Reads the run's split, so it scores the very images that training never saw, and prints the figures
+with their intervals. --data=NAME:DIR tries the run on another data set, recognised from --shots
+references per class alone, over --draws random choices of references.
+"""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+from absl import flags
+
+from jaxdefect import data
+from jaxdefect.contracts import References
+from jaxdefect.evaluate import classification, few_shot, runner
+from launch import command, experiment
+
+
+def define(values: flags.FlagValues) -> None:
+  flags.DEFINE_string('workdir', None, 'folder of a finished run', flag_values=values)
+  flags.DEFINE_string('data', '', 'another data set, NAME:DIR', flag_values=values)
+  flags.DEFINE_list('shots', ['1', '3', '5'], 'references per class', flag_values=values)
+  flags.DEFINE_integer('draws', 100, 'random choices of references', flag_values=values)
+  flags.DEFINE_string('out', '', 'JSON file to write', flag_values=values)
+
+
+def main(values: flags.FlagValues) -> None:
+  command.require(values, 'workdir')
+  directory = pathlib.Path(values.workdir)
+  run = experiment.read_run(directory)
+  if values.data:
+    name, _, folder = values.data.partition(':')
+    source = data.load(name, dir=folder)
+    result = recognise_from_shots(
+      run, source, range(len(source)), [int(s) for s in values.shots], draws=values.draws
+    )
+  else:
+    source, split = experiment.read_split(directory, run.config)
+    batches = experiment.eval_batches(run.config, source, split.test, run.fitted.classes)
+    predictions, seen = runner.predict_all(run.method.predict, run.fitted, batches)
+    result = classification.evaluate(predictions, seen['label'], run.fitted.classes)
+  for name, value in result['metrics'].items():
+    if '/' not in name or values.data:
+      interval = result['intervals'].get(name)
+      print(
+        f'{name}: {value:.4f}' + (f' [{interval[0]:.4f}, {interval[1]:.4f}]' if interval else '')
+      )
+  if values.out:
+    pathlib.Path(values.out).write_text(json.dumps(result, indent=1) + '\n')
+
+
+def recognise_from_shots(run, source, indices, shots, *, draws: int, seed: int = 0) -> dict:
+  """Accuracy on classes known by a few references alone, over random choices of references.
+
+  Every image is a reference class of its own in one ``adapt`` call, which gives the similarity of
+  each image with each other; ``evaluate.few_shot`` draws from that table.
+  """
+  indices = list(indices)
+  empty = run.fitted.replace(memory=None, classes=())
+  own = tuple(f'{source.names[i]}' for i in indices)
+  batches = experiment.eval_batches(run.config, source, indices, source.classes)
+  alone = References(classes=own, batches=_OwnClass(batches, indices))
+  fitted = run.method.adapt(jax.random.key(0), empty, alone)
+  similarities, _ = runner.predict_all(run.method.predict, fitted, batches)
+  labels = source.labels[indices]
+  present = sorted(set(labels.tolist()))
+  return few_shot.evaluate(
+    np.asarray(similarities.scores),
+    np.searchsorted(present, labels),
+    [source.classes[c] for c in present],
+    shots=shots,
+    draws=draws,
+    seed=seed,
+  )
+
+
+class _OwnClass:
+  """Batches in which the n-th image is of the n-th class."""
+
+  def __init__(self, batches, indices):
+    self._batches = batches
+    self._place = {index: place for place, index in enumerate(indices)}
+
+  def __iter__(self):
+    for batch in self._batches:
+      label = [self._place.get(int(i), 0) for i in batch['index']]
+      yield {**batch, 'label': np.array(label, np.int32)}
+
+
+if __name__ == '__main__':
+  command.run(define, main)

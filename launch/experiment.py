@@ -1,0 +1,228 @@
+"""From a config to the things it names: the data, the split, the method, the start weights.
+
+Everything that can be wrong with the user's input is found here, before a file is written.
+"""
+
+import inspect
+import json
+import os
+import pathlib
+import platform
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxdefect import data, methods, optim, train
+from jaxdefect.contracts import DataSpec, Fitted, Method, References
+from jaxdefect.data import batching, splits
+from jaxdefect.train import parallel
+
+_NOT_FOR_SOURCE = ('name', 'image_size', 'interpolation')
+
+
+class Experiment(NamedTuple):
+  """A config, made real for one seed."""
+
+  config: ConfigDict
+  source: data.Source
+  split: splits.Split
+  spec: DataSpec
+  method: Method
+  pretrained: Any  # variables for Method.init, or None
+  pretrained_source: str
+
+
+def keyword_arguments(function: Any, values: dict, *, where: str) -> dict:
+  """Checks names against a signature: one sentence instead of a TypeError."""
+  allowed = inspect.signature(function).parameters
+  for name in values:
+    if name not in allowed:
+      raise ValueError(f'{where} has no setting {name!r} (it has {", ".join(allowed)})')
+  return values
+
+
+def load_source(config: ConfigDict) -> data.Source:
+  """Opens the data set that ``config.data`` names."""
+  settings = {k: v for k, v in config.to_dict().items() if k not in _NOT_FOR_SOURCE}
+  return data.sources.load(config.name, **settings)
+
+
+def make_split(config: ConfigDict, source: data.Source, seed: int) -> splits.Split:
+  """Splits by ``config.split``: its ``kind`` is a function of ``data.splits``."""
+  settings = config.to_dict()
+  kind = settings.pop('kind')
+  kinds = ('few_shot', 'fraction', 'unseen_classes')
+  if kind not in kinds:
+    raise ValueError(f'split.kind is {kind!r}; it can be {", ".join(kinds)}')
+  function = getattr(splits, kind)
+  return function(source, seed=seed, **keyword_arguments(function, settings, where=f'split {kind}'))
+
+
+def make_method(config: ConfigDict, *, steps: int, axis_name: str | None = None) -> Method:
+  """Builds the method of ``config.method`` with the optimiser of ``config.optimizer``."""
+  settings = config.method.to_dict()
+  factory = methods.load(settings.pop('name'))
+  optimizer = config.optimizer.to_dict()
+  name = optimizer.pop('name')
+  if name not in ('adam', 'sgd'):
+    raise ValueError(f'optimizer.name is {name!r}; it can be adam or sgd')
+  make_optimizer = getattr(optim, name)
+  keyword_arguments(make_optimizer, optimizer, where=f'optimizer {name}')
+  settings['optimizer'] = make_optimizer(steps=max(steps, 1), **optimizer)
+  settings['axis_name'] = axis_name
+  return factory(**keyword_arguments(factory, settings, where=f'method {config.method.name}'))
+
+
+def load_pretrained(config: ConfigDict) -> tuple[Any, str]:
+  """Loads the start weights of ``config.pretrained``; ``(None, 'random')`` where none are named."""
+  settings = config.pretrained
+  if not settings.weights:
+    return None, 'random'
+  from jaxdefect.convert import weights_from_torch
+
+  loaded = weights_from_torch.load(
+    settings.weights,
+    backbone=config.method.backbone,
+    stages=settings.stages,
+    weights_dir=settings.dir or None,
+  )
+  trains = config.method.get('update_statistics', True)
+  if loaded.folded and trains:
+    raise ValueError(
+      f'{settings.weights} has BatchNorm folded into the kernels, so its statistics must stay: '
+      'set --config.method.update_statistics=False'
+    )
+  variables = {k: {'backbone': v} for k, v in loaded.variables.items()}
+  return variables, f'{loaded.source} (sha256 {loaded.sha256[:12]})'
+
+
+def build(config: ConfigDict, seed: int, *, split_file: pathlib.Path | None = None) -> Experiment:
+  """Makes everything that one seed of a config needs; raises one sentence on bad input.
+
+  Args:
+    config: the run's settings.
+    seed: of the split.
+    split_file: a split that was written before is read from here; it must fit the data.
+
+  Returns:
+    The ``Experiment``; nothing has been written.
+  """
+  source = load_source(config.data)
+  if split_file is not None and split_file.exists():
+    split = splits.read(split_file, source)
+  else:
+    split = make_split(config.split, source, seed)
+  batching.verify(source, split.train + split.validation + split.references + split.test)
+  # Classes that are kept for later (unseen_classes) are unknown to the training.
+  known = sorted({int(label) for label in source.labels[list(split.train)]})
+  classes = tuple(source.classes[c] for c in known)
+  height, width = config.data.image_size
+  shape = (config.batch_size // config.devices,)
+  spec = DataSpec(
+    batch={
+      'image': jax.ShapeDtypeStruct((*shape, height, width, 3), np.uint8),
+      'label': jax.ShapeDtypeStruct(shape, np.int32),
+      'valid': jax.ShapeDtypeStruct(shape, np.bool_),
+      'index': jax.ShapeDtypeStruct(shape, np.int32),
+    },
+    classes=classes,
+    counts=source.counts(split.train, classes=classes),
+  )
+  axis_name = parallel.axis_name(config.devices)
+  method = make_method(config, steps=config.steps, axis_name=axis_name)
+  pretrained, pretrained_source = load_pretrained(config)
+  return Experiment(config, source, split, spec, method, pretrained, pretrained_source)
+
+
+def eval_batches(config: ConfigDict, source: data.Source, indices: Any, classes: tuple[str, ...]):
+  """The images at ``indices`` once each, in padded batches whose labels count in ``classes``."""
+  return batching.eval_batches(
+    source,
+    indices,
+    batch_size=config.batch_size,
+    image_size=tuple(config.data.image_size),
+    interpolation=config.data.interpolation,
+    classes=classes,
+  )
+
+
+def references(config: ConfigDict, source: data.Source, indices: Any) -> References:
+  """The images at ``indices`` as ``adapt`` takes them, labelled with the classes among them."""
+  present = sorted({int(label) for label in source.labels[list(indices)]})
+  classes = tuple(source.classes[c] for c in present)
+  return References(classes=classes, batches=eval_batches(config, source, indices, classes))
+
+
+def versions() -> dict[str, str]:
+  """The software and the device that a result came from."""
+  import flax
+  import jaxlib
+  import optax
+
+  import jaxdefect
+
+  device = jax.devices()[0]
+  return {
+    'jaxdefect': jaxdefect.__version__,
+    'python': platform.python_version(),
+    'jax': jax.__version__,
+    'jaxlib': jaxlib.__version__,
+    'flax': flax.__version__,
+    'optax': optax.__version__,
+    'numpy': np.__version__,
+    'device': f'{device.device_kind} ({device.platform}, {os.cpu_count()} cores)',
+  }
+
+
+def write_config(config: ConfigDict, directory: pathlib.Path) -> None:
+  """Writes ``config.json``, or refuses a folder that holds a run of another config."""
+  path = directory / 'config.json'
+  text = config.to_json(indent=1)
+  if path.exists():
+    if json.loads(path.read_text()) != json.loads(text):
+      raise ValueError(f'{directory} holds a run of another config; choose another --workdir')
+    return
+  directory.mkdir(parents=True, exist_ok=True)
+  partial = path.with_suffix('.tmp')
+  partial.write_text(text)
+  partial.replace(path)
+
+
+def read_config(directory: pathlib.Path) -> ConfigDict:
+  """Reads the ``config.json`` of a run."""
+  path = directory / 'config.json'
+  if not path.exists():
+    raise ValueError(f'{directory} holds no run: there is no config.json in it')
+  return ConfigDict(json.loads(path.read_text()))
+
+
+class Finished(NamedTuple):
+  """A run read back from its folder."""
+
+  config: ConfigDict
+  method: Method
+  fitted: Fitted
+
+
+def read_run(directory: pathlib.Path) -> Finished:
+  """Reads a finished run: its config, its method and what it fitted.
+
+  Raises:
+    ValueError: the folder holds no run, several seeds, or one that has not finished.
+  """
+  config = read_config(directory)
+  if len(config.seeds) > 1:
+    raise ValueError(
+      f'{directory} holds a run per seed; choose one, for example '
+      f'--workdir={directory / f"seed_{config.seeds[0]}"}'
+    )
+  fitted = train.load_fitted(directory / 'fitted.safetensors')
+  return Finished(config, make_method(config, steps=config.steps), fitted)
+
+
+def read_split(directory: pathlib.Path, config: ConfigDict) -> tuple[data.Source, splits.Split]:
+  """The data set of a run and the split that it was trained on."""
+  source = load_source(config.data)
+  return source, splits.read(directory / 'split.json', source)

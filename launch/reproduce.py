@@ -1,0 +1,132 @@
+"""Runs the tables of the sources: python -m launch.reproduce --table=B3 [--seeds=0,1].
+
+Each cell and seed is a run of launch.train below --workdir; a finished one is not run again, an
+interrupted one goes on. Its figures are kept in docs/results/<table>/, and docs/results.md is
+rendered from those files alone: --render does only that, --check fails if the page is not what the
+files say.
+"""
+
+import importlib.util
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from jaxdefect import data
+from jaxdefect.explain import report
+from launch import command, evaluate, experiment, results_page, tables, train
+
+CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
+
+
+def load_config(name: str, overrides: dict, seed: int) -> ConfigDict:
+  """A config of configs/ by ``stem[:variant]``, with ``{'split.per_class': 20}`` laid over it."""
+  stem, _, variant = name.partition(':')
+  spec = importlib.util.spec_from_file_location(stem, CONFIGS / f'{stem}.py')
+  assert spec is not None
+  assert spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config(variant)
+  config.update_from_flattened_dict({**overrides, 'seeds': (seed,)})
+  return config
+
+
+def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
+  """Trains (or finds trained) one seed of a cell and returns what the results page needs."""
+  config = load_config(cell.config, cell.overrides, seed)
+  directory = runs / _slug(cell.config, cell.overrides) / f'seed_{seed}'
+  result = train.train_seed(config, seed, directory)
+  if cell.shots is not None:
+    result = {**result, **_from_shots(cell, directory)}
+  return compact(result)
+
+
+def _from_shots(cell: tables.Cell, directory: pathlib.Path) -> dict:
+  path = directory / f'shots{cell.shots}.json'
+  if not path.exists():
+    run = experiment.read_run(directory)
+    if cell.shots:
+      settings = load_config(f'contrastive_margin_{cell.shots}', {}, 0).data
+      source = data.load(settings.name, dir=settings.dir)
+      images: Sequence[int] = range(len(source))
+    else:
+      source, split = experiment.read_split(directory, run.config)
+      images = split.references + split.test
+    scores = evaluate.recognise_from_shots(run, source, images, (1, 3, 5), draws=100)
+    report.write_json(path, scores)
+  keys = ('metrics', 'intervals', 'sd', 'n', 'draws')
+  return {k: v for k, v in json.loads(path.read_text()).items() if k in keys}
+
+
+def compact(result: dict) -> dict:
+  """What is committed of a report: no machine's paths, no lists of file names."""
+  keys = ('metrics', 'intervals', 'interval_kinds', 'confidence', 'n', 'classes', 'support')
+  keys += ('confusion_matrix', 'seed', 'seconds', 'start_weights', 'versions', 'draws', 'sd')
+  kept = {k: result[k] for k in keys if k in result}
+  kept['floor'] = {'accuracy': result['floor']['metrics']['accuracy']}
+  config = json.loads(json.dumps(result['config']))
+  for part in ('data', 'pretrained'):
+    if 'dir' in config.get(part, {}):
+      config[part]['dir'] = pathlib.PurePath(config[part]['dir']).name
+  split = {k: v for k, v in result['split'].items() if k not in ('near_duplicates', 'left_out')}
+  split['groups_of_near_duplicates'] = len(result['split'].get('near_duplicates', ()))
+  return {**kept, 'split': split, 'config': config}
+
+
+def _slug(config: str, overrides: dict) -> str:
+  parts = [config.replace(':', '-')] + [f'{k.split(".")[-1]}-{v}' for k, v in overrides.items()]
+  return '_'.join(parts)
+
+
+def define(values: flags.FlagValues) -> None:
+  flags.DEFINE_list('table', [], f'tables to run: {", ".join(tables.TABLES)}', flag_values=values)
+  flags.DEFINE_list('seeds', [], 'only these seeds', flag_values=values)
+  flags.DEFINE_string('rows', '', 'only rows with this in their name', flag_values=values)
+  flags.DEFINE_string('columns', '', 'only this column', flag_values=values)
+  flags.DEFINE_string('workdir', 'runs/reproduce', 'folder of the runs', flag_values=values)
+  flags.DEFINE_string('docs', 'docs', 'folder of results/ and results.md', flag_values=values)
+  flags.DEFINE_bool('render', False, 'only render results.md', flag_values=values)
+  flags.DEFINE_bool('check', False, 'only compare results.md with the files', flag_values=values)
+
+
+def main(values: flags.FlagValues) -> None:
+  docs = pathlib.Path(values.docs)
+  if values.check:
+    if (docs / 'results.md').read_text() != results_page.render(docs / 'results'):
+      raise ValueError(f'{docs / "results.md"} is not what docs/results/ says: run --render')
+    return
+  if not values.render:
+    if not values.table:
+      raise ValueError(f'--table is needed; there are {", ".join(tables.TABLES)}')
+    for name in values.table:
+      if name not in tables.TABLES:
+        raise ValueError(f'there is no table {name!r}; there are {", ".join(tables.TABLES)}')
+    for name in values.table:
+      _run_table(name, values)
+  (docs / 'results.md').write_text(results_page.render(docs / 'results'))
+
+
+def _run_table(name: str, values: flags.FlagValues) -> None:
+  table = tables.TABLES[name]
+  seeds = [int(s) for s in values.seeds] or range(table.seeds)
+  for seed in seeds:
+    for cell in table.cells:
+      if values.rows not in cell.row or (values.columns and values.columns != cell.column):
+        continue
+      path = results_page.path(pathlib.Path(values.docs) / 'results', name, cell, seed)
+      if path.exists():
+        continue
+      result = run_cell(cell, seed, pathlib.Path(values.workdir))
+      path.parent.mkdir(parents=True, exist_ok=True)
+      report.write_json(path, result)
+      figure = result['metrics'][cell.metric]
+      print(f'{name} {cell.row}, {cell.column}, seed {seed}: {100 * figure:.2f} %', flush=True)
+      sys.stdout.flush()
+
+
+if __name__ == '__main__':
+  command.run(define, main)

@@ -1,0 +1,142 @@
+"""Trains, evaluates and reports: python -m launch.train --config=FILE[:variant] [--workdir=DIR].
+
+Writes DIR/config.json, split.json, checkpoints/, metrics.jsonl, fitted.safetensors, report.json and
+report.html. A DIR that holds an unfinished run of the same config goes on where it stopped. With
+several seeds (--config.seeds='(0,1,2)') each gets DIR/seed_<n>/ and DIR/report.json their mean.
+"""
+
+import json
+import pathlib
+import time
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict
+
+from jaxdefect import train
+from jaxdefect.contracts import to_fitted
+from jaxdefect.data import batching, splits
+from jaxdefect.evaluate import classification
+from jaxdefect.explain import report
+from launch import command, experiment, reporting
+
+
+def train_seed(
+  config: ConfigDict, seed: int, directory: pathlib.Path, *, progress: bool = True
+) -> dict:
+  """Trains one seed into ``directory`` and returns its report; goes on with what is unfinished."""
+  if (directory / 'report.json').exists():
+    experiment.write_config(config, directory)  # refuses another config
+    return json.loads((directory / 'report.json').read_text())
+  started = time.monotonic()
+  split_file = directory / 'split.json'
+  made = experiment.build(config, seed, split_file=split_file)
+  experiment.write_config(config, directory)
+  if not split_file.exists():
+    splits.write(split_file, made.source, made.split)
+
+  key_train, key_adapt = jax.random.split(jax.random.key(seed))
+  known = experiment.references(config, made.source, reference_images(made))
+  evaluate = None
+  if made.split.validation and config.evaluate_every:
+    evaluate = reporting.validation(made, known, key_adapt)
+  state = train.fit(
+    made.method,
+    key_train,
+    made.spec,
+    batching.train_batches(
+      made.source,
+      made.split.train,
+      batch_size=config.batch_size,
+      image_size=tuple(config.data.image_size),
+      interpolation=config.data.interpolation,
+      classes=made.spec.classes,
+      straddle_epochs=len(made.split.train) < config.batch_size,
+      seed=seed,
+    ),
+    steps=config.steps,
+    directory=directory,
+    pretrained=made.pretrained,
+    references=known,
+    evaluate=evaluate,
+    evaluate_every=config.evaluate_every or None,
+    best=config.best or None,
+    log_every=config.log_every,
+    checkpoint_every=config.checkpoint_every or None,
+    devices=config.devices,
+    progress=progress,
+    tensorboard=config.tensorboard,
+  )
+  if config.best:
+    state = train.checkpoint.load(
+      directory, train.checkpoint.make_template(made.method, made.spec), step='best'
+    )
+  seconds = time.monotonic() - started
+  fitted = made.method.adapt(key_adapt, to_fitted(state, made.spec.classes), known)
+  train.save_fitted(directory / 'fitted.safetensors', fitted)
+  return reporting.write(made, fitted, known, directory, seed=seed, seconds=seconds)
+
+
+def reference_images(made: experiment.Experiment) -> tuple[int, ...]:
+  """What ``adapt`` refers to: the first k training images of each class, or all.
+
+  Classes that were not trained on bring references of their own.
+  """
+  k = made.config.references_per_class
+  chosen: dict[int, list[int]] = {}
+  for i in made.split.train:
+    images = chosen.setdefault(int(made.source.labels[i]), [])
+    if not k or len(images) < k:
+      images.append(i)
+  return tuple(i for images in chosen.values() for i in images) + made.split.references
+
+
+def train_seeds(config: ConfigDict, directory: pathlib.Path, *, progress: bool = True) -> dict:
+  """Trains every seed of the config and returns the report over them."""
+  seeds = tuple(config.seeds)
+  if len(seeds) == 1:
+    return train_seed(config, seeds[0], directory, progress=progress)
+  reports = []
+  for seed in seeds:
+    single = config.copy_and_resolve_references()
+    single.seeds = (seed,)
+    reports.append(train_seed(single, seed, directory / f'seed_{seed}', progress=progress))
+  experiment.write_config(config, directory)
+  summary = classification.aggregate(reports)
+  summary |= {
+    'seeds': list(seeds),
+    'seconds': round(sum(r['seconds'] for r in reports), 1),
+    'floor': {
+      **classification.aggregate([r['floor'] for r in reports]),
+      'name': reports[0]['floor']['name'],
+    },
+    'config': config.to_dict(),
+    'start_weights': reports[0]['start_weights'],
+    'versions': reports[0]['versions'],
+    'warnings': sorted({w for r in reports for w in r['warnings']}),
+  }
+  title = f'{config.method.name} on {config.data.name}, {len(seeds)} seeds'
+  report.write_report(directory, summary, title=title)
+  return json.loads((directory / 'report.json').read_text())
+
+
+def define(values: flags.FlagValues) -> None:
+  command.define_config(values)
+  flags.DEFINE_string('workdir', None, 'folder of the run', flag_values=values)
+
+
+def main(values: flags.FlagValues) -> None:
+  config = command.config(values)
+  directory = pathlib.Path(values.workdir or f'runs/{command.config_name()}')
+  result = train_seeds(config, directory)
+  for name in ('accuracy', 'macro_f1', 'auroc'):
+    if name in result['metrics']:
+      low, high = result['intervals'].get(name, (float('nan'),) * 2)
+      print(f'{name}: {result["metrics"][name]:.4f} [{low:.4f}, {high:.4f}]')
+  floor = result['floor']
+  print(f'{floor["name"]}: accuracy {floor["metrics"]["accuracy"]:.4f}')
+  print(f'report: {directory / "report.html"}')
+
+
+if __name__ == '__main__':
+  command.run(define, main)

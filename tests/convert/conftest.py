@@ -1,0 +1,52 @@
+"""Random networks with statistics of their own, so that nothing agrees by accident."""
+
+import pytest
+
+torch = pytest.importorskip('torch')
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _one_thread():
+  torch.set_num_threads(1)
+
+
+@pytest.fixture
+def randomise():
+  """module, seed -> the module in evaluation mode with every BatchNorm array random."""
+
+  def randomise(module, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+      for norm in module.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+          norm.running_mean.normal_(0.0, 0.2, generator=generator)
+          norm.running_var.uniform_(0.5, 1.5, generator=generator)
+          norm.weight.uniform_(0.5, 1.5, generator=generator)
+          norm.bias.normal_(0.0, 0.2, generator=generator)
+        elif isinstance(norm, torch.nn.Conv2d):
+          torch.nn.init.kaiming_normal_(norm.weight, nonlinearity='linear', generator=generator)
+        elif isinstance(norm, torch.nn.Linear):
+          norm.weight.normal_(0.0, norm.in_features**-0.5, generator=generator)
+          norm.bias.normal_(generator=generator)
+    return module.eval()
+
+  return randomise
+
+
+@pytest.fixture
+def gluon_state():
+  """Twin, prefix -> its state dict under Gluon's names, numpy."""
+  words = {'weight': 'gamma', 'bias': 'beta'}
+
+  def gluon_state(module, prefix):
+    state = {}
+    for key, value in module.state_dict().items():
+      *path, word = key.split('.')
+      if word == 'num_batches_tracked':
+        continue
+      if 'batchnorm' in path[-1]:
+        word = words.get(word, word)
+      state[prefix + '_'.join((*path, word))] = value.numpy().copy()
+    return state
+
+  return gluon_state

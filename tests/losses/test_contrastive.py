@@ -1,0 +1,164 @@
+"""NT-Xent against an independent implementation, by hand, and in its corners."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdefect import losses
+
+
+@pytest.fixture
+def golden(golden_dir):
+  with np.load(golden_dir / 'metric_losses.npz') as file:
+    yield dict(file)
+
+
+def brute_force(z_a, z_b, temperature):
+  """Equation 1 with loops; [2N]."""
+  z = np.concatenate([z_a, z_b])
+  z = z / np.linalg.norm(z, axis=1, keepdims=True)
+  n = len(z_a)
+  values = []
+  for i in range(2 * n):
+    terms = {k: np.exp(z[i] @ z[k] / temperature) for k in range(2 * n) if k != i}
+    values.append(-np.log(terms[(i + n) % (2 * n)] / sum(terms.values())))
+  return np.array(values)
+
+
+@pytest.mark.parametrize('temperature', [0.1, 0.5])
+def test_matches_golden(golden, temperature):
+  with jax.enable_x64(True):
+    z_a, z_b = jnp.array(golden['z_a']), jnp.array(golden['z_b'])
+    value, grads = jax.value_and_grad(
+      lambda a, b: jnp.mean(losses.nt_xent(a, b, temperature=temperature)), argnums=(0, 1)
+    )(z_a, z_b)
+    name = f'nt_xent_{temperature}'
+    np.testing.assert_allclose(value, golden[name], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(grads[0], golden[f'{name}/grad_a'], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(grads[1], golden[f'{name}/grad_b'], rtol=0, atol=1e-6)
+
+
+def test_value_by_hand():
+  z_a, z_b = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+  expected = brute_force(z_a, z_b, 0.5)
+  got = losses.nt_xent(jnp.array(z_a), jnp.array(z_b), temperature=0.5)
+  np.testing.assert_allclose(got, expected, rtol=2e-6)
+  first = losses.nt_xent(jnp.array(z_a), jnp.array(z_b), temperature=0.5, anchors='first')
+  np.testing.assert_allclose(first, expected[:5], rtol=2e-6)
+
+
+@pytest.mark.parametrize('anchors', ['both', 'first'])
+def test_three_views_are_the_mean_of_three_pairs(anchors):
+  z, z_i, z_j = np.random.default_rng(1).normal(size=(3, 4, 6)).astype(np.float32)
+  expected = np.zeros(4)
+  for a, b in ((z, z_i), (z, z_j), (z_i, z_j)):
+    pair = brute_force(a, b, 0.5)
+    expected += (pair[:4] if anchors == 'first' else (pair[:4] + pair[4:]) / 2) / 3
+  got = losses.three_view_nt_xent(*map(jnp.array, (z, z_i, z_j)), temperature=0.5, anchors=anchors)
+  np.testing.assert_allclose(got, expected, rtol=2e-6)
+
+
+def test_gradient_matches_numeric():
+  with jax.enable_x64(True):
+    z = jnp.array(np.random.default_rng(2).normal(size=(3, 4, 3)))
+    valid = jnp.array([True, True, False, True])
+    loss = functools.partial(losses.three_view_nt_xent, temperature=0.3, valid=valid)
+    jax.test_util.check_grads(lambda z: jnp.sum(loss(*z)), (z,), order=2, modes=['rev'])
+
+
+@pytest.mark.parametrize('anchors', ['both', 'first'])
+def test_padding_is_invisible(anchors):
+  z = jnp.array(np.random.default_rng(3).normal(size=(3, 4, 6)), jnp.float32)
+  padded = jnp.concatenate([z, jnp.full((3, 2, 6), jnp.nan)], axis=1)
+  valid = jnp.array([True] * 4 + [False] * 2)
+  bare = functools.partial(losses.three_view_nt_xent, temperature=0.5, anchors=anchors)
+
+  value, grad = jax.value_and_grad(lambda z: jnp.sum(bare(*z)))(z)
+  padded_value, padded_grad = jax.value_and_grad(lambda z: jnp.sum(bare(*z, valid=valid)))(padded)
+  np.testing.assert_allclose(padded_value, value, rtol=1e-6)
+  np.testing.assert_allclose(padded_grad[:, :4], grad, atol=1e-7)
+  np.testing.assert_array_equal(padded_grad[:, 4:], 0)
+  np.testing.assert_array_equal(bare(*padded, valid=valid)[4:], 0)
+
+
+@pytest.mark.parametrize(
+  ('z_a', 'z_b'),
+  [
+    ([[1.0, 2.0]], [[-1.0, 0.5]]),  # one image: no negatives
+    ([[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]),  # duplicates
+    ([[0.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]),  # zero vectors
+    ([[1e30, 0.0], [1e-30, 0.0]], [[1e30, 1e30], [0.0, 1e-30]]),  # squares leave float32
+  ],
+)
+def test_corners_are_finite(z_a, z_b):
+  value, grads = jax.value_and_grad(lambda z: jnp.sum(losses.nt_xent(*z, temperature=0.05)))(
+    (jnp.array(z_a), jnp.array(z_b))
+  )
+  assert jnp.isfinite(value)
+  assert all(jnp.all(jnp.isfinite(g)) for g in grads)
+  assert len(z_a) > 1 or value == 0
+
+
+def test_no_valid_row_costs_nothing():
+  z = jnp.ones((2, 3))
+  values = losses.nt_xent(z, z, temperature=0.5, valid=jnp.zeros(2, bool))
+  np.testing.assert_array_equal(values, 0)
+
+
+def test_half_precision_is_raised():
+  z = jnp.array(np.random.default_rng(4).normal(size=(2, 4, 8)), jnp.bfloat16)
+  values = losses.nt_xent(*z, temperature=0.5)
+  assert values.dtype == jnp.float32
+  np.testing.assert_allclose(
+    values, losses.nt_xent(*z.astype(jnp.float32), temperature=0.5), rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize('anchors', ['both', 'first'])
+def test_two_devices_equal_one(anchors):
+  with jax.enable_x64(True):
+    generator = np.random.default_rng(5)
+    images, kernel = generator.normal(size=(3, 6, 5)), generator.normal(size=(5, 4))
+    valid = np.array([True, False, True, True, True, False])
+
+    def loss(kernel, images, valid, axis_name):
+      return jnp.sum(
+        losses.three_view_nt_xent(
+          *jnp.tanh(images @ kernel),
+          temperature=0.5,
+          valid=valid,
+          axis_name=axis_name,
+          anchors=anchors,
+        )
+      )
+
+    value, grad = jax.value_and_grad(loss)(jnp.array(kernel), images, valid, None)
+
+    def on_device(images, valid):
+      return jax.lax.psum(jax.value_and_grad(loss)(jnp.array(kernel), images, valid, 'd'), 'd')
+
+    sharded = images.reshape(3, 2, 3, 5).swapaxes(0, 1)
+    values, grads = jax.pmap(on_device, axis_name='d')(sharded, valid.reshape(2, 3))
+    np.testing.assert_allclose(values[0], value, rtol=1e-12)
+    np.testing.assert_allclose(grads[0], grad, rtol=0, atol=1e-12)
+
+
+def test_jit_matches_eager():
+  z = jnp.array(np.random.default_rng(6).normal(size=(2, 4, 8)), jnp.float32)
+  loss = functools.partial(losses.nt_xent, temperature=0.5)
+  np.testing.assert_allclose(jax.jit(loss)(*z), loss(*z), rtol=1e-6)
+
+
+def test_rejects_bad_arguments():
+  z = jnp.ones((2, 3))
+  with pytest.raises(AssertionError):
+    losses.nt_xent(z, jnp.ones((3, 3)), temperature=0.5)
+  with pytest.raises(AssertionError):
+    losses.nt_xent(z, z, temperature=0.5, valid=jnp.ones(3, bool))
+  with pytest.raises(ValueError, match='temperature is 0'):
+    losses.nt_xent(z, z, temperature=0)
+  with pytest.raises(ValueError, match='anchors'):
+    losses.three_view_nt_xent(z, z, z, temperature=0.5, anchors='second')

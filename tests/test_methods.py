@@ -1,0 +1,208 @@
+"""Every method of the folder keeps the contract; each has beside it one test of its own claim."""
+
+import inspect
+import pathlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxdefect import methods
+from jaxdefect.contracts import DataSpec, Fitted, Method, References, State, to_fitted
+
+CLASSES = ('dent', 'good', 'scratch')
+SIZE = 16
+# Settings that make each method small; a new method adds one line here.
+SMALL = {
+  'classifier': {'backbone': 'resnet18', 'stages': 1},
+  'contrastive_margin': {'backbone': 'resnet18', 'stages': 1, 'projection': (8, 4)},
+}
+
+
+def batch(n: int = 6, *, padding: int = 0, first: int = 0) -> dict[str, np.ndarray]:
+  generator = np.random.default_rng(first)
+  image = generator.integers(0, 256, (n + padding, SIZE, SIZE, 3), np.uint8)
+  valid = np.arange(n + padding) < n
+  return {
+    'image': image,
+    'label': np.where(valid, np.arange(n + padding) % len(CLASSES), 0).astype(np.int32),
+    'valid': valid,
+    'index': np.where(valid, first + np.arange(n + padding), -1).astype(np.int32),
+  }
+
+
+def spec(n: int = 6) -> DataSpec:
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch(n))
+  return DataSpec(shapes, CLASSES, (2, 2, 2))
+
+
+def contract_breaches(factory) -> list[str]:
+  """What a factory does against the contract, as sentences."""
+  found = []
+  for parameter in inspect.signature(factory).parameters.values():
+    if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+      found.append(f'{parameter.name} must be keyword-only')
+    elif parameter.default is inspect.Parameter.empty:
+      found.append(f'{parameter.name} must have a default')
+  for needed in ('optimizer', 'axis_name'):
+    if needed not in inspect.signature(factory).parameters:
+      found.append(f'make must take {needed}')
+  if not isinstance(factory(), Method):
+    found.append('make must return a Method')
+  return found
+
+
+@pytest.fixture(scope='module', params=methods.names())
+def trained(request):
+  """A method, its state before and after one step, and the step's scalars."""
+  method = methods.load(request.param)(optimizer=optax.sgd(0.1), **SMALL[request.param])
+  key = jax.random.key(0)
+  before = jax.jit(lambda k: method.init(k, spec()))(key)
+  before = method.prepare(key, before, None)
+  after, scalars = jax.jit(method.step)(key, before, batch())
+  return method, before, after, scalars
+
+
+def test_factory_keeps_the_contract():
+  for name in methods.names():
+    assert contract_breaches(methods.load(name)) == [], name
+
+
+def test_a_deliberate_break_of_the_contract_is_found():
+  def make(backbone, *, stages, axis_name=None):
+    return backbone, stages, axis_name
+
+  breaches = contract_breaches(lambda *a, backbone=None, **k: make(1, stages=2))
+  assert 'make must take optimizer' in breaches
+  assert 'make must return a Method' in breaches
+
+
+def test_unknown_method_suggests_a_name():
+  with pytest.raises(ValueError, match="did you mean 'classifier'"):
+    methods.load('clasifier')
+
+
+def test_every_method_has_a_small_setting_and_a_config():
+  configs = {p.stem for p in (pathlib.Path(__file__).parent.parent / 'configs').glob('*.py')}
+  assert set(SMALL) == set(methods.names())
+  for name in methods.names():
+    assert any(c.startswith(f'{name}_') for c in configs), name
+
+
+def test_state_holds_arrays_only(trained):
+  _, before, after, _ = trained
+  assert isinstance(before, State)
+  assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(before))
+  chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
+  assert int(after.step) == 1
+
+
+def test_step_moves_the_parameters_and_reports_sums(trained):
+  _, before, after, scalars = trained
+  moved = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), before.params, after.params)
+  assert max(jax.tree.leaves(moved)) > 0
+  total, count = scalars['loss']
+  assert np.isfinite(total)
+  assert count == 6
+
+
+def test_padding_is_invisible_to_the_step(trained):
+  method, before, after, scalars = trained
+  padded = batch(6, padding=3)
+  padded['image'][:6] = batch()['image']
+  state, padded_scalars = jax.jit(method.step)(jax.random.key(0), before, padded)
+  chex.assert_trees_all_close(state.params, after.params, atol=1e-5)
+  chex.assert_trees_all_close(padded_scalars, scalars, atol=1e-4, rtol=1e-4)
+
+
+def adapted(method: Method, state: State) -> Fitted:
+  return method.adapt(
+    jax.random.key(1), to_fitted(state, CLASSES), References(CLASSES, [batch(6, padding=2)])
+  )
+
+
+def test_predict_depends_on_its_own_image_alone(trained):
+  method, _, after, _ = trained
+  fitted = adapted(method, after)
+  predict = jax.jit(method.predict)
+  together = predict(fitted, batch(6, first=9))
+  shuffled = {k: v[::-1] for k, v in batch(6, first=9).items()}
+  apart = predict(fitted, shuffled)
+  chex.assert_trees_all_close(jax.tree.map(lambda x: x[::-1], apart), together, atol=1e-5)
+  chex.assert_shape(together.scores, (6, len(CLASSES)))
+  np.testing.assert_allclose(together.probabilities.sum(1), 1, atol=1e-5)
+
+
+def test_activations_agree_with_predict_and_their_tap_has_a_gradient(trained):
+  method, _, after, _ = trained
+  fitted = adapted(method, after)
+  predictions, maps = method.activations(fitted, batch(2), None)
+  chex.assert_trees_all_close(predictions, method.predict(fitted, batch(2)), atol=1e-5)
+  slope = jax.grad(lambda tap: method.activations(fitted, batch(2), tap)[0].scores[:, 0].sum())(
+    jnp.zeros_like(maps)
+  )
+  assert slope.shape == maps.shape
+  assert float(jnp.abs(slope).max()) > 0
+
+
+def test_deploy_is_plain_data(trained):
+  import json
+
+  method, _, after, _ = trained
+  family, arguments, arrays = method.deploy(adapted(method, after))
+  assert isinstance(family, str)
+  assert json.loads(json.dumps(arguments))['classes'] == list(CLASSES)
+  assert all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(arrays))
+
+
+# One claim each.
+
+
+def test_classifier_refuses_a_class_that_it_was_not_trained_on():
+  method = methods.load('classifier')(**SMALL['classifier'])
+  fitted = to_fitted(method.init(jax.random.key(0), spec()), CLASSES)
+  with pytest.raises(ValueError, match='cannot learn the class'):
+    method.adapt(jax.random.key(0), fitted, References(('crack',), [batch(2)]))
+
+
+def test_classifier_weighs_rare_classes():
+  method = methods.load('classifier')(balance_classes=True, **SMALL['classifier'])
+  state = method.init(jax.random.key(0), spec()._replace(counts=(1, 2, 4)))
+  np.testing.assert_allclose(state.model_state['class_weights'], [4, 2, 1])
+
+
+def test_contrastive_margin_learns_a_new_class_by_reference_alone():
+  method = methods.load('contrastive_margin')(**SMALL['contrastive_margin'])
+  fitted = to_fitted(method.init(jax.random.key(0), spec()), CLASSES)
+  fitted = method.adapt(jax.random.key(0), fitted, References(CLASSES, [batch()]))
+  new = {**batch(1, first=77), 'label': np.zeros(1, np.int32)}
+  more = method.adapt(jax.random.key(0), fitted, References(('crack',), [new]))
+  assert more.classes == (*CLASSES, 'crack')
+  assert more.memory['embeddings'].shape[0] == 7
+  chex.assert_trees_all_equal(more.params, fitted.params)
+  # Old classes keep their scores; the new class knows its own picture.
+  old, now = method.predict(fitted, new), method.predict(more, new)
+  np.testing.assert_allclose(now.scores[:, :3], old.scores, atol=1e-6)
+  assert (now.scores[:, 3] > now.scores[:, :3].max(1)).all()
+
+
+def test_contrastive_margin_score_is_the_mean_cosine_by_hand():
+  method = methods.load('contrastive_margin')(**SMALL['contrastive_margin'])
+  fitted = to_fitted(method.init(jax.random.key(0), spec()), CLASSES)
+  fitted = method.adapt(jax.random.key(0), fitted, References(CLASSES, [batch()]))
+  vectors, labels = np.asarray(fitted.memory['embeddings']), np.asarray(fitted.memory['labels'])
+  expected = np.stack([(vectors @ vectors[labels == k].T).mean(1) for k in range(3)], axis=1)
+  np.testing.assert_allclose(method.predict(fitted, batch()).scores, expected, atol=1e-5)
+
+
+def test_contrastive_margin_loss_is_equation_5():
+  method = methods.load('contrastive_margin')(
+    optimizer=optax.sgd(0.1), **SMALL['contrastive_margin']
+  )
+  state = method.init(jax.random.key(0), spec())
+  _, scalars = jax.jit(method.step)(jax.random.key(0), state, batch())
+  total = 0.75 * scalars['contrastive'][0] + 0.25 * scalars['margin'][0]
+  np.testing.assert_allclose(scalars['loss'][0], total, rtol=1e-5)
