@@ -1,11 +1,13 @@
 """What every launcher does around its work: parse flags, and turn a bad input into one sentence."""
 
 import difflib
+import importlib.util
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -17,8 +19,8 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
 
   Args:
     define: adds the launcher's flags to a ``FlagValues``.
-    main: the launcher's work; a ``ValueError`` or ``OSError`` that it raises is the user's and
-      becomes ``error: <sentence>``. Set JAXDEFECT_DEBUG=1 to see the traceback instead.
+    main: the launcher's work; a ``ValueError``, ``OSError`` or ``FloatingPointError`` (a run
+      that diverged) becomes ``error: <sentence>``. Set JAXDEFECT_DEBUG=1 to see the traceback instead.
   """
   flags.FLAGS.mark_as_parsed()  # grain reads absl's global flags, which we do not use
   values = flags.FlagValues()
@@ -31,8 +33,9 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
     return
   try:
     _parse(define, values)
+    _remember_compilations()
     main(values)
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, FloatingPointError) as error:
     if debug:
       raise
     _fail(str(error))
@@ -46,7 +49,16 @@ def _fail(sentence: str):
   sys.exit(2)
 
 
+def _remember_compilations() -> None:
+  """Keeps compiled programs between runs, unless JAX was told where (or not) to keep them."""
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    folder = os.path.join(os.path.expanduser('~'), '.cache', 'jaxdefect', 'compiled')
+    jax.config.update('jax_compilation_cache_dir', folder)
+
+
 def _parse(define: Callable, values: flags.FlagValues) -> None:
+  if _config_argument():
+    load_config(_config_argument())  # its own errors are plainer than those of the flag
   try:
     rest = values(sys.argv)
   except flags.UnrecognizedFlagError as error:
@@ -55,13 +67,8 @@ def _parse(define: Callable, values: flags.FlagValues) -> None:
     ) from None
   except flags.Error as error:
     raise ValueError(str(error)) from None
-  except OSError:
-    path = _config_argument()
-    if not os.path.exists(path.split(':')[0]):
-      raise ValueError(f'the config file {path.split(":")[0]!r} does not exist') from None
-    raise
   except (AttributeError, KeyError) as error:
-    raise ValueError(_unknown_key(define) or str(error)) from None
+    raise ValueError(_unknown_key() or str(error)) from None
   if len(rest) > 1:
     raise ValueError(f'unexpected argument {rest[1]!r}; flags are written --name=value')
 
@@ -80,15 +87,12 @@ def _did_you_mean(name: str, known) -> str:
   return f"; did you mean '{close[0]}'?" if close else ''
 
 
-def _unknown_key(define: Callable) -> str:
+def _unknown_key() -> str:
   """Finds the override that names no key of the config, for a sentence about it."""
   path = _config_argument()
   if not path:
     return 'an override such as --config.x=v needs --config=FILE before it'
-  plain = flags.FlagValues()
-  define(plain)
-  plain([sys.argv[0], f'--config={path}'])
-  keys = tuple(flatten(plain.config))
+  keys = tuple(flatten(load_config(path)))
   parents = {key.rsplit('.', n)[0] for key in keys for n in range(1, key.count('.') + 1)}
   for argument in sys.argv[1:]:
     match = _CONFIG_OVERRIDE.match(argument)
@@ -121,6 +125,19 @@ def define_config(values: flags.FlagValues) -> None:
     'a file of configs/, FILE or FILE:variant; --config.x=v overrides',
     flag_values=values,
   )
+
+
+def load_config(path: str) -> ConfigDict:
+  """Runs ``get_config`` of ``FILE`` or ``FILE:variant``."""
+  file, _, variant = path.partition(':')
+  if not os.path.isfile(file):
+    raise ValueError(f'the config file {file!r} does not exist')
+  spec = importlib.util.spec_from_file_location('config', file)
+  assert spec is not None
+  assert spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(variant)
 
 
 def config(values: flags.FlagValues) -> ConfigDict:

@@ -6,7 +6,6 @@ rendered from those files alone: --render does only that, --check fails if the p
 files say.
 """
 
-import importlib.util
 import json
 import pathlib
 import sys
@@ -24,13 +23,8 @@ CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
 
 def load_config(name: str, overrides: dict, seed: int) -> ConfigDict:
   """A config of configs/ by ``stem[:variant]``, with ``{'split.per_class': 20}`` laid over it."""
-  stem, _, variant = name.partition(':')
-  spec = importlib.util.spec_from_file_location(stem, CONFIGS / f'{stem}.py')
-  assert spec is not None
-  assert spec.loader is not None
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config(variant)
+  stem, colon, variant = name.partition(':')
+  config = command.load_config(f'{CONFIGS / stem}.py{colon}{variant}')
   config.update_from_flattened_dict({**overrides, 'seeds': (seed,)})
   return config
 

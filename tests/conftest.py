@@ -26,4 +26,7 @@ def data_dir() -> pathlib.Path:
   value = os.environ.get('JAXDEFECT_DATA')
   if not value:
     pytest.skip('JAXDEFECT_DATA is not set: no real data on this machine')
-  return pathlib.Path(value)
+  folder = pathlib.Path(value)
+  if not folder.is_dir():
+    pytest.fail(f'JAXDEFECT_DATA is {value}, which is no folder')
+  return folder

@@ -70,9 +70,11 @@ class Method(NamedTuple):
   Attributes:
     init: ``(key, spec, pretrained=None) -> State``; traceable. ``pretrained`` is a (partial) tree
       ``{'params': ..., 'batch_stats': ...}`` laid over the fresh variables.
-    prepare: ``(key, state, references) -> State``; on the host, once before step 0.
-    step: ``(key, state, batch) -> (State, scalars)``; traceable. ``scalars`` maps a name to
-      ``(sum, count)``, already summed over devices.
+    prepare: ``(key, state, references) -> State``; on the host, once before step 0;
+      keeps the structure, shapes and types of the state (a checkpoint is read into init's).
+    step: ``(key, state, batch) -> (State, scalars)``; traceable. ``key`` is the run's, the same in
+      every step: fold it with ``state.step`` (``optim.gradient_step`` does). ``scalars`` maps a
+      name to ``(sum, count)``, already summed over devices.
     adapt: ``(key, fitted, references) -> Fitted``; on the host, repeatable.
     predict: ``(fitted, batch) -> predictions``; traceable and deterministic; a row depends on its
       own image alone.

@@ -19,7 +19,7 @@ _DEPTHS = {
 }
 
 
-def convolution(
+def _convolution(
   inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
   """A convolution without bias, padded on every side by half the window."""
@@ -33,9 +33,9 @@ class BasicBlock(nn.Module):
 
   def __init__(self, inputs: int, channels: int, stride: int):
     super().__init__()
-    self.conv1 = convolution(inputs, channels, 3, stride)
+    self.conv1 = _convolution(inputs, channels, 3, stride)
     self.bn1 = nn.BatchNorm2d(channels)
-    self.conv2 = convolution(channels, channels, 3)
+    self.conv2 = _convolution(channels, channels, 3)
     self.bn2 = nn.BatchNorm2d(channels)
     self.downsample = _downsample(inputs, channels, stride)
 
@@ -53,11 +53,11 @@ class Bottleneck(nn.Module):
   def __init__(self, inputs: int, channels: int, stride: int):
     super().__init__()
     outputs = channels * self.expansion
-    self.conv1 = convolution(inputs, channels, 1)
+    self.conv1 = _convolution(inputs, channels, 1)
     self.bn1 = nn.BatchNorm2d(channels)
-    self.conv2 = convolution(channels, channels, 3, stride)
+    self.conv2 = _convolution(channels, channels, 3, stride)
     self.bn2 = nn.BatchNorm2d(channels)
-    self.conv3 = convolution(channels, outputs, 1)
+    self.conv3 = _convolution(channels, outputs, 1)
     self.bn3 = nn.BatchNorm2d(outputs)
     self.downsample = _downsample(inputs, outputs, stride)
 
@@ -71,7 +71,7 @@ class Bottleneck(nn.Module):
 def _downsample(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
   if stride == 1 and inputs == outputs:
     return None
-  return nn.Sequential(convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+  return nn.Sequential(_convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
 
 class Backbone(nn.Module):
@@ -113,7 +113,7 @@ class ResNet(Backbone):
     super().__init__()
     block = BasicBlock if depth < 50 else Bottleneck
     self.stages = stages
-    self.conv1 = convolution(3, 64, 7, 2)
+    self.conv1 = _convolution(3, 64, 7, 2)
     self.bn1 = nn.BatchNorm2d(64)
     inputs = 64
     for stage, blocks in enumerate(_DEPTHS[depth][:stages], start=1):
@@ -156,7 +156,7 @@ def _normalised(
   inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
   norm = nn.BatchNorm2d(outputs)
-  return nn.Sequential(convolution(inputs, outputs, size, stride, groups), norm, nn.ReLU6())
+  return nn.Sequential(_convolution(inputs, outputs, size, stride, groups), norm, nn.ReLU6())
 
 
 class InvertedResidual(nn.Module):
@@ -170,7 +170,7 @@ class InvertedResidual(nn.Module):
     if expansion != 1:
       self.conv.append(_normalised(inputs, width, 1))
     self.conv.append(_normalised(width, width, 3, stride, groups=width))
-    self.conv.append(convolution(width, outputs, 1))
+    self.conv.append(_convolution(width, outputs, 1))
     self.conv.append(nn.BatchNorm2d(outputs))
 
   def forward(self, x: Tensor) -> Tensor:
@@ -215,11 +215,11 @@ class GluonBottleneck(nn.Module):
     super().__init__()
     width = inputs * expansion
     self.skips = stride == 1 and inputs == outputs
-    self.conv0 = convolution(inputs, width, 1)
+    self.conv0 = _convolution(inputs, width, 1)
     self.batchnorm0 = nn.BatchNorm2d(width)
-    self.conv1 = convolution(width, width, 3, stride, groups=width)
+    self.conv1 = _convolution(width, width, 3, stride, groups=width)
     self.batchnorm1 = nn.BatchNorm2d(width)
-    self.conv2 = convolution(width, outputs, 1)
+    self.conv2 = _convolution(width, outputs, 1)
     self.batchnorm2 = nn.BatchNorm2d(outputs)
 
   def forward(self, x: Tensor) -> Tensor:
@@ -235,7 +235,7 @@ class MobileNetV2Gluon(Backbone):
   def __init__(self, stages: int = 4):
     super().__init__()
     self.stages = stages
-    self.conv0 = convolution(3, 32, 3, 2)
+    self.conv0 = _convolution(3, 32, 3, 2)
     self.batchnorm0 = nn.BatchNorm2d(32)
     inputs = 32
     for index, (outputs, stride) in enumerate(_INVERTED[: _LAST[stages - 1]]):
@@ -243,7 +243,7 @@ class MobileNetV2Gluon(Backbone):
       self.add_module(f'linearbottleneck{index}', block)
       inputs = outputs
     if stages == 4:
-      self.conv1 = convolution(inputs, _LAST_CHANNELS, 1)
+      self.conv1 = _convolution(inputs, _LAST_CHANNELS, 1)
       self.batchnorm1 = nn.BatchNorm2d(_LAST_CHANNELS)
       inputs = _LAST_CHANNELS
     self.num_features = inputs
@@ -280,7 +280,7 @@ class PreActivationStage(nn.Module):
       self.add_module(f'batchnorm{3 * block + 1}', nn.BatchNorm2d(width))
       self.add_module(f'batchnorm{3 * block + 2}', nn.BatchNorm2d(width))
       for layer in layers:
-        self.add_module(f'conv{convolutions}', convolution(*layer))
+        self.add_module(f'conv{convolutions}', _convolution(*layer))
         convolutions += 1
       inputs = outputs
 
@@ -313,7 +313,7 @@ class ResNetV2(Backbone):
     super().__init__()
     self.stages = stages
     self.batchnorm0 = nn.BatchNorm2d(3)
-    self.conv0 = convolution(3, 64, 7, 2)
+    self.conv0 = _convolution(3, 64, 7, 2)
     self.batchnorm1 = nn.BatchNorm2d(64)
     inputs = 64
     for stage in range(1, min(stages + 1, 4) + 1):

@@ -136,7 +136,7 @@ def train_batches(
   if images.cached:
     images.load()
   else:
-    verify(source, images.indices)
+    verify(source, images.indices.tolist())
   size = images.indices.size
   order = grain.MapDataset.source(range(size)).seed(seed).shuffle()
   if not straddle_epochs and size > batch_size:

@@ -4,13 +4,14 @@ Shape legend: H x W native pixels, h x w wanted pixels, C channels (1 or 3).
 """
 
 import hashlib
+import io
 import os
 import pathlib
 import struct
 import zlib
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # What we open when we list a folder; everything else in it is ignored.
 SUFFIXES = (
@@ -74,27 +75,45 @@ def read_image(
     ValueError: one sentence naming the file, when it is empty, damaged or of a kind that cannot
       be shown in 8 bits without guessing.
   """
-  low, high = sixteen_bit_range
-  if not low < high:
-    raise ValueError(f'sixteen_bit_range must be (low, high) with low < high, got ({low}, {high}).')
   path = pathlib.Path(path)
   try:
-    if path.stat().st_size == 0:
-      raise ValueError('it has no bytes')
-    with Image.open(path) as image:
+    return decode(path.read_bytes(), sixteen_bit_range=sixteen_bit_range)
+  except FileNotFoundError:
+    raise FileNotFoundError(f'The image {path} does not exist.') from None
+  except (OSError, ValueError) as error:
+    raise ValueError(f'The image {path} cannot be read: {error}.') from error
+
+
+def decode(data: bytes, *, sixteen_bit_range: tuple[int, int] = FULL_RANGE) -> np.ndarray:
+  """As ``read_image``, from the bytes of a picture file.
+
+  Args:
+    data: all bytes of the file.
+    sixteen_bit_range: as in ``read_image``.
+
+  Returns:
+    uint8 [H, W, C], C in {1, 3}.
+
+  Raises:
+    ValueError: the reason alone, in a few words.
+  """
+  low, high = sixteen_bit_range
+  if not low < high:
+    raise ValueError(f'sixteen_bit_range must be (low, high) with low < high, got ({low}, {high})')
+  if not data:
+    raise ValueError('it has no bytes')
+  try:
+    with Image.open(io.BytesIO(data)) as image:
       # Pillow hands 16-bit colour over as its upper 8 bits, whatever the window.
       deep_colour = any('16' in str(tile[3]) for tile in image.tile) and image.mode[0] in 'RC'
       if deep_colour and (low, high) != FULL_RANGE:
         raise ValueError('sixteen_bit_range is for gray images, and this is 16-bit colour')
       image.load()
       return _to_uint8(ImageOps.exif_transpose(image), low, high)
-  except FileNotFoundError:
-    raise FileNotFoundError(f'The image {path} does not exist.') from None
+  except UnidentifiedImageError:
+    raise ValueError('it is no picture, or is damaged from the start') from None
   except _DAMAGE as error:
-    reason = ' '.join(str(error).split()).rstrip('.').replace(str(path), 'it')
-    raise ValueError(
-      f'The image {path} cannot be read: {reason or type(error).__name__}.'
-    ) from error
+    raise ValueError(' '.join(str(error).split()).rstrip('.') or type(error).__name__) from error
 
 
 def _to_uint8(image: Image.Image, low: int, high: int) -> np.ndarray:
@@ -157,5 +176,5 @@ def pixel_hash(image: np.ndarray) -> str:
   if image.shape[2] == 3 and (image == image[..., :1]).all():
     image = image[..., :1]
   digest = hashlib.sha256(repr(image.shape).encode())
-  digest.update(np.ascontiguousarray(image))
+  digest.update(image.tobytes())
   return digest.hexdigest()

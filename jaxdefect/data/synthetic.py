@@ -90,12 +90,12 @@ def generate(
   masks = np.zeros((0, size, size), bool)
   if label and with_defects:
     metal, masks = _with_defects(defect_dice, surface, metal, CLASSES[label])
-  image = photograph(camera_dice, surface, metal)
+  image = photograph(camera_dice, metal)
   return Sample(image[..., None], label, masks, _boxes(masks))
 
 
 def _with_defects(dice, surface: Surface, metal: np.ndarray, name: str):
-  """Step 3: (metal with defects, masks)."""
+  """The metal with its defects, and their masks."""
   least = LEAST_AREA * surface.unit**2
   seen = []
   # A defect of which next to nothing lies inside the picture is left out; one at least stays.

@@ -2,10 +2,10 @@
 
 Shape legend: S x S pixels, P stamps of one defect, w x w pixels of a stamp.
 
-A painter takes ``dice``, a numpy generator, and the ``Surface`` and returns one (opacity, shade) per defect,
-both [S,S], opacity in 0..1; the defect adds ``opacity * shade`` to the metal. Lengths are in units
-of S / 64 pixels. How they look
-is modelled on the six steel classes of the NEU set.
+A painter takes ``dice``, a numpy generator, and the ``Surface``, and returns one (opacity, shade)
+per defect, both [S,S], opacity in 0..1; the defect adds ``opacity * shade`` to the metal. Lengths
+are in units of S / 64 pixels. How they look is modelled on the six classes of hot-rolled strip in
+K. Song, Y. Yan, Applied Surface Science 285 (2013) 858-864.
 """
 
 import numpy as np

@@ -72,7 +72,7 @@ def _places(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def roll_metal(dice, size: int) -> Surface:
-  """Step 1: the rolled metal."""
+  """The rolled metal: streaks along the rolling direction, grain, mottle and bands."""
   # Mostly rolled along the picture's axes, as cameras are mounted, but not always.
   kind = dice.random()
   tilt = np.deg2rad(dice.normal(0, 4))
@@ -104,7 +104,7 @@ def roll_metal(dice, size: int) -> Surface:
 
 
 def harmless_marks(dice, surface: Surface) -> np.ndarray:
-  """Step 2: a factor on the brightness; soft or tiny, unlike any defect."""
+  """A factor on the brightness; soft or tiny, unlike any defect."""
   factor = np.ones_like(surface.metal)
   along, across = surface.along, surface.across
   if dice.random() < 0.35:  # a dried drop: wide, faint, no outline
@@ -127,8 +127,8 @@ def harmless_marks(dice, surface: Surface) -> np.ndarray:
   return factor
 
 
-def photograph(dice, surface: Surface, metal: np.ndarray) -> np.ndarray:
-  """Step 4: light, tone curve, sensor noise, eight bits."""
+def photograph(dice, metal: np.ndarray) -> np.ndarray:
+  """Light, tone curve, sensor noise, eight bits."""
   size = len(metal)
   down, right = _places(size)
   turn = dice.uniform(0, 2 * np.pi)

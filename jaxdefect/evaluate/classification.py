@@ -35,8 +35,9 @@ def evaluate(
   """Scores class predictions; everything in the answer can be written as JSON.
 
   The predicted class is the one with the largest score. AUROC is one class against the rest and
-  ranks the images by ``predictions.scores``, never by decisions; ``ece`` is the expected
-  calibration error of the largest probability over 15 equal bins (Guo et al. 2017, equation 3).
+  ranks the images by the class's probability, never by decisions (a logit would do worse: it says
+  nothing without the other classes' logits). ``ece`` is the expected calibration error of the
+  largest probability over 15 equal bins (Guo et al. 2017, equation 3).
 
   Args:
     predictions: [N, K] scores and probabilities, without padding.
@@ -97,7 +98,9 @@ def evaluate(
   values['macro_f1'] = float(f1.mean())
   # With one class there is no rest to rank it against.
   aurocs = [
-    float(sk_metrics.roc_auc_score(labels == k, scores[:, k])) for k in present if len(present) > 1
+    float(sk_metrics.roc_auc_score(labels == k, probabilities[:, k]))
+    for k in present
+    if len(present) > 1
   ]
   if aurocs:
     values['auroc'] = float(np.mean(aurocs))
@@ -131,7 +134,7 @@ def evaluate(
   if aurocs:
     interval = intervals.bootstrap(
       _macro_auroc,
-      scores,
+      probabilities,
       labels,
       num_resamples=num_resamples,
       confidence=confidence,
@@ -276,11 +279,12 @@ def _macro_auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) ->
     order = np.argsort(scores[:, k])
     ranked, positive = scores[order, k], labels[order] == k
     drawn = weights[:, order]
-    below = np.zeros((drawn.shape[0], drawn.shape[1] + 1))
-    np.cumsum(drawn * ~positive, axis=1, out=below[:, 1:])
+    chosen = drawn[:, positive]
+    drawn[:, positive] = 0
+    below = np.zeros((drawn.shape[0], drawn.shape[1] + 1), drawn.dtype)
+    np.cumsum(drawn, axis=1, out=below[:, 1:])
     first = np.searchsorted(ranked, ranked[positive], 'left')
     last = np.searchsorted(ranked, ranked[positive], 'right')
-    chosen = drawn[:, positive]
     wins = (chosen * (below[:, first] + below[:, last])).sum(axis=1) / 2
     positives = chosen.sum(axis=1)
     pairs = positives * (total - positives)

@@ -80,7 +80,7 @@ def bootstrap(
 
   Args:
     statistic: ``(*arrays) -> float`` on resampled arrays; or, with ``weighted``,
-      ``(*arrays, weights) -> [R]`` where ``weights`` [R,N] int64 says how often each image was
+      ``(*arrays, weights) -> [R]`` where ``weights`` [R,N] int32 says how often each image was
       drawn, which is as exact and much faster.
     *arrays: [N, ...] each, aligned; an image is a row of all of them.
     num_resamples: R, how many times the images are drawn.
@@ -120,7 +120,8 @@ def bootstrap(
     drawn = generator.integers(n, size=(size, n))  # [R, N]
     if weighted:
       offsets = np.arange(size)[:, None] * n
-      weights = np.bincount((drawn + offsets).ravel(), minlength=size * n).reshape(size, n)
+      weights = np.bincount((drawn + offsets).ravel(), minlength=size * n)
+      weights = weights.astype(np.int32).reshape(size, n)
       values.append(np.asarray(statistic(*arrays, weights), np.float64).reshape(size))
     else:
       values.append(np.array([statistic(*(a[rows] for a in arrays)) for rows in drawn], np.float64))

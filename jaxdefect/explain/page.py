@@ -24,9 +24,9 @@ class Markup(str):
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1f23; --quiet: #5d6670; --line: #dfe3e8; --back: #fff;
-  --card: #f6f8fa; --mark: #0072b2; --soft: #cfe3f1; --warn: #fff6e0; --warn-line: #e69f00; }
+  --card: #f6f8fa; --mark: #0072b2; --soft: #a9d0ec; --warn: #fff6e0; --warn-line: #e69f00; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --quiet: #a3abb5; --line: #3a4048;
-  --back: #16191d; --card: #1f2429; --mark: #56b4e9; --soft: #24465c; --warn: #33290f;
+  --back: #16191d; --card: #1f2429; --mark: #56b4e9; --soft: #2c5f80; --warn: #33290f;
   --warn-line: #b98a1c; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 68rem; padding: 2rem 1.5rem 4rem; background: var(--back);
@@ -40,8 +40,8 @@ p { margin: .4rem 0; } .quiet, caption, figcaption, footer { color: var(--quiet)
 .card { flex: 1 1 11rem; background: var(--card); border: 1px solid var(--line);
   border-radius: .5rem; padding: .8rem 1rem; }
 .card b, td { font-variant-numeric: tabular-nums; }
-.card.first { flex-grow: 1.6; border-left: .3rem solid var(--mark); }
-.card b { display: block; font-size: 1.7rem; line-height: 1.25; }
+.card.first { flex: 1.6 1 14rem; border-left: .3rem solid var(--mark); }
+.card b { display: block; font-size: 1.7rem; line-height: 1.25; white-space: nowrap; }
 .card.first b { font-size: 2.3rem; } .card small { display: block; color: var(--quiet); }
 .warnings { background: var(--warn); border-left: .3rem solid var(--warn-line); padding: .7rem 1rem;
   border-radius: .3rem; margin: 1rem 0; } .warnings ul { margin: .2rem 0; padding-left: 1.2rem; }
@@ -52,7 +52,8 @@ th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid var(-
   white-space: nowrap; }
 th { font-weight: 600; color: var(--quiet); vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal;
-  overflow-wrap: anywhere; }
+  overflow-wrap: anywhere; min-width: 9rem; }
+.scroll + .scroll { margin-top: 1.4rem; }
 table.text td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 table.text td:first-child { width: 34%; color: var(--quiet); }
 .bar { position: relative; display: inline-block; vertical-align: middle; width: 9rem;
@@ -80,6 +81,7 @@ footer { margin-top: 3rem; font-size: .85rem; border-top: 1px solid var(--line);
   body { max-width: none; padding: 0; font-size: 10.5pt; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   figure, tr, .card, .warnings { break-inside: avoid; } h2 { break-after: avoid; }
+  table { font-size: .82rem; } th, td { padding: .2rem .35rem; } .bar { width: 5rem; }
   .mistakes { grid-template-columns: repeat(3, 1fr); }
   details::details-content { content-visibility: visible; block-size: auto; }
   figure > img { max-height: 24cm; } }
@@ -121,8 +123,8 @@ def table(
     parts.append(tag('caption', caption))
   if head:
     parts.append(tag('thead', tag('tr', *(tag('th', cell, scope='col') for cell in head))))
-  body = join(tag('tr', *(tag('td', cell) for cell in row)) + '\n' for row in map(tuple, rows))
-  parts.append(tag('tbody', body))
+  body = (tag('tr', *(tag('td', cell) for cell in row)) for row in rows)
+  parts.append(tag('tbody', join(body, separator='\n')))
   return tag('div', tag('table', *parts, **({'class_': class_} if class_ else {})), class_='scroll')
 
 

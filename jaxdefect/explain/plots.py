@@ -25,7 +25,7 @@ __all__ = [
 # What a line of metrics.jsonl holds beside the quantities worth a curve.
 _NOT_CURVES = ('step', 'seconds', 'epoch', 'images_per_second')
 _SHARES = ('accuracy', 'f1', 'auroc', 'recall', 'precision')
-_UNITS = {'gradient_norm': 'Euclidean norm', 'learning_rate': 'factor of the update'}
+_UNITS = {'gradient_norm': 'Euclidean norm', 'learning_rate': 'step size'}
 
 
 def learning_curves(
@@ -78,8 +78,7 @@ def learning_curves(
     if share:
       axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{100 * value:g}'))
     else:
-      axes.ticklabel_format(axis='y', style='sci', scilimits=(-3, 4), useMathText=True)
-      axes.yaxis.get_offset_text().set(fontsize=8, color=figures.QUIET)
+      axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
   for axes in panels[len(names) :]:
     axes.set_axis_off()
   if len(lines) > 1:

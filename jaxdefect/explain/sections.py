@@ -1,5 +1,6 @@
 """The parts of a report's page, each from the plain dict that ``explain.report`` describes."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,7 +77,7 @@ def _card(
   lines = []
   interval = report.get('intervals', {}).get(name)
   if interval and None not in interval:
-    low, high = (f'{scale * end:.{digits}f}' for end in interval)
+    low, high = (f'{scale * _share(end):.{digits}f}' for end in interval)
     kind = _KINDS.get(report.get('interval_kinds', {}).get(name), '')
     confidence = f'{100 * report.get("confidence", 0.95):g} % interval'
     lines += [f'{low} to {high}{unit}', f'{confidence}{", " * bool(kind)}{kind}']
@@ -97,6 +98,9 @@ def per_class(report: dict) -> Markup:
   """A row per class: recall with its interval as numbers and as a bar, precision, F1, AUROC."""
   metrics, intervals = report['metrics'], report.get('intervals', {})
   rows = []
+  # The bars begin at a round number below every interval: near 100 % is where it matters.
+  lows = [_share(ends[0]) for name, ends in intervals.items() if name.startswith('recall/')]
+  start = math.floor(10 * min(lows, default=0.0)) / 10
   for name in report.get('classes', ()):
     if f'recall/{name}' not in metrics:
       continue
@@ -107,8 +111,8 @@ def per_class(report: dict) -> Markup:
         name,
         f'{report.get("support", {}).get(name, 0):,}',
         f'{100 * recall:.1f} %',
-        ' to '.join(f'{100 * end:.1f}' for end in interval) if interval else '',
-        _bar(recall, *(interval or (recall, recall))),
+        ' to '.join(f'{100 * _share(end):.1f}' for end in interval) if interval else '',
+        _bar(start, recall, *(interval or (recall, recall))),
         *(_NOTHING if value is None else f'{value:.3f}' for value in others),
       )
     )
@@ -116,16 +120,26 @@ def per_class(report: dict) -> Markup:
     return Markup()
   kind = _KINDS['student' if 'student' in report.get('interval_kinds', {}).values() else 'wilson']
   head = ('class', 'images', 'recall', f'{100 * report.get("confidence", 0.95):g} % interval')
-  caption = f'Recall: share of the images of a class that were found; {kind} interval.'
-  table = page.table((*head, '0 to 100 %', 'precision', 'F1', 'AUROC'), rows, caption=caption)
+  caption = f'Recall: share of the images of a class that were found. Interval: {kind}.'
+  table = page.table(
+    (*head, f'{100 * start:.0f} to 100 %', 'precision', 'F1', 'AUROC'), rows, caption=caption
+  )
   return page.join((tag('h2', 'Each class'), table))
 
 
-def _bar(value: float, low: float, high: float) -> Markup:
-  value, low, high = (100 * min(max(end, 0.0), 1.0) for end in (value, low, high))
+def _bar(start: float, value: float, low: float, high: float) -> Markup:
+  title = f'{100 * _share(low):.1f} to {100 * _share(high):.1f} %'
+  value, low, high = (
+    100 * _share((_share(end) - start) / max(1 - start, 0.1)) for end in (value, low, high)
+  )
   shade = tag('i', style=f'left:{low:.1f}%;width:{high - low:.1f}%')
   mark = tag('s', style=f'left:{value:.1f}%')
-  return tag('span', shade, mark, class_='bar', title=f'{low:.1f} to {high:.1f} %')
+  return tag('span', shade, mark, class_='bar', title=title)
+
+
+def _share(value: float) -> float:
+  """Student's interval may leave 0..1; a reader knows that no share does."""
+  return min(max(value, 0.0), 1.0)
 
 
 def confusion(report: dict) -> Markup:
@@ -199,9 +213,9 @@ def split(made: dict | None) -> Markup:
     parts.append(page.table(('images of class', *counts), rows))
   if groups:
     items = tag('ul', *(tag('li', _value(group)) for group in groups))
-    parts.append(page.fold(f'Near-identical images ({len(groups)} groups)', items))
+    parts.append(page.fold(f'Groups of near-identical images: {len(groups)}', items))
   if left_out:
-    parts.append(page.fold(f'Left out ({len(left_out)})', tag('p', _value(left_out))))
+    parts.append(page.fold(f'Images left out: {len(left_out)}', tag('p', _value(left_out))))
   return page.join(parts)
 
 

@@ -8,9 +8,13 @@ pads (0, 1) where PyTorch pads (1, 1), and the same weights then give other numb
 
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from jaxdefect.models import cpu_convolution
+from jaxdefect.models.cpu_convolution import direct
 
 # Gaussian with variance 2 / (kh kw O / groups), the torchvision initialisation of both families.
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -23,16 +27,39 @@ def conv2d(
   stride: int = 1,
   padding: int = 0,
   groups: int = 1,
+  implementation: str | None = None,
 ) -> jax.Array:
-  """Two-dimensional cross-correlation, as in every deep learning library."""
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel,
-    window_strides=(stride, stride),
-    padding=((padding, padding), (padding, padding)),
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=groups,
-  )
+  r"""Two-dimensional convolution (cross-correlation, as everywhere in deep learning).
+
+  .. math:: y_{n,a,b,o} = \sum_{i,j,c} x_{n,\,sa+i-p,\,sb+j-p,\,c}\; w_{i,j,c,o}
+
+  Args:
+    x: [N, H, W, C].
+    kernel: [k, k, C/G, O].
+    stride: s, in pixels.
+    padding: p, zeros on every side in pixels.
+    groups: G; ``G == C == O`` is a depthwise convolution.
+    implementation: ``'direct'`` is XLA's own convolution, right for GPU and TPU; ``'products'``
+      is written for XLA on a CPU (see ``cpu_convolution``), equal up to rounding. None takes
+      ``'products'`` where JAX's default backend, asked while tracing, is a CPU. (Choosing when the
+      program is lowered would keep the residuals of both in every gradient.) ``'products'`` has
+      reverse mode of any order but, where it is dense, no forward mode.
+
+  Returns:
+    [N, (H + 2p - k) // s + 1, (W + 2p - k) // s + 1, O].
+
+  Raises:
+    ValueError: for an unknown implementation.
+  """
+  chex.assert_rank([x, kernel], 4)
+  if implementation is None:
+    implementation = 'products' if jax.default_backend() == 'cpu' else 'direct'
+  if implementation not in ('direct', 'products'):
+    raise ValueError(
+      f"implementation must be 'direct', 'products' or None, got '{implementation}'."
+    )
+  convolve = cpu_convolution.convolve if implementation == 'products' else direct
+  return convolve(x, kernel, stride=stride, padding=padding, groups=groups)
 
 
 class Conv(nn.Module):

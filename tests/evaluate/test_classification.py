@@ -38,11 +38,10 @@ def test_value_by_hand():
   assert metrics['precision/b'] == pytest.approx(2 / 3)
   assert metrics['f1/a'] == pytest.approx(0.8)
   assert metrics['macro_f1'] == pytest.approx(0.8)
-  # Scores of a: positives 2, 3, 0 against negatives 1, 0: 2 + 2 + 0.5 of 6 pairs.
-  assert metrics['auroc/a'] == pytest.approx(4.5 / 6)
-  # Scores of b: positives 4, 0.5 against negatives 0, 1, 1: 3 + 1 of 6 pairs.
-  assert metrics['auroc/b'] == pytest.approx(4 / 6)
-  assert metrics['auroc'] == pytest.approx(8.5 / 12)
+  # Log-odds of a: positives 2, 2, -1 against negatives -3, -0.5: 2 + 2 + 1 of 6 pairs.
+  assert metrics['auroc/a'] == pytest.approx(5 / 6)
+  assert metrics['auroc/b'] == pytest.approx(5 / 6)
+  assert metrics['auroc'] == pytest.approx(5 / 6)
   assert report['intervals']['accuracy'] == list(intervals.wilson(4, 5))
   assert report['intervals']['recall/b'] == list(intervals.wilson(2, 2))
 
@@ -67,12 +66,12 @@ def test_matches_scikit_learn():
   )
   one_hot = np.eye(5)[labels]
   assert metrics['auroc'] == pytest.approx(
-    sk_metrics.roc_auc_score(one_hot, predictions.scores, average='macro')
+    sk_metrics.roc_auc_score(one_hot, predictions.probabilities, average='macro')
   )
 
 
-def test_auroc_reads_scores_not_decisions():
-  # Every image is called b, and yet the scores of a rank all of them rightly.
+def test_auroc_reads_probabilities_not_decisions():
+  # Every image is called b, and yet the probabilities of a rank all of them rightly.
   scores = [[0.4, 5], [0.3, 5], [0.2, 5], [0.1, 5]]
   report = classification.evaluate(_predictions(scores), np.array([0, 0, 1, 1]), ('a', 'b'))
   assert report['metrics']['accuracy'] == 0.5

@@ -30,12 +30,10 @@ def test_gradient_matches_numeric():
     logits = jnp.array(np.random.default_rng(1).normal(size=(4, 3)))
     labels = jnp.array([0, 2, 1, 1])
     weights = jnp.array([1.0, 3.0, 0.2])
-    jax.test_util.check_grads(
-      lambda x: losses.softmax_cross_entropy(x, labels, class_weights=weights, label_smoothing=0.1),
-      (logits,),
-      order=2,
-      modes=['rev'],
+    loss = jax.jit(
+      lambda x: losses.softmax_cross_entropy(x, labels, class_weights=weights, label_smoothing=0.1)
     )
+    jax.test_util.check_grads(loss, (logits,), order=1, modes=['rev'])
 
 
 def test_corners_are_finite():

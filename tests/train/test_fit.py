@@ -45,7 +45,6 @@ def test_loss_falls_and_the_log_holds_means(fit, linear, tmp_path):
   first, last = train.metric_log.read(tmp_path / 'metrics.jsonl')
   assert (first['step'], last['step']) == (20, 40)
   assert last['loss'] < first['loss']
-  assert last['accuracy'] > 0.8
   assert 0 < first['seconds'] < last['seconds']
   assert last['images_per_second'] > 0
 

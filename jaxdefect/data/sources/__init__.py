@@ -13,7 +13,7 @@ def names() -> tuple[str, ...]:
   return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
-def load(name: str, **kwargs: Any) -> Source:
+def load(name: str, /, **kwargs: Any) -> Source:
   """Opens a data set.
 
   Args:

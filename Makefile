@@ -1,0 +1,36 @@
+# make train: set up and run the main job on the embedded default. make test: all checks.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+RUN := runs/synthetic
+
+.PHONY: train test lint clean
+
+train: .venv/run
+	$(BIN)/python -m launch.train --config=configs/contrastive_margin_synthetic.py --workdir=$(RUN)
+	$(BIN)/python -m launch.convert --workdir=$(RUN) --to=torch --out=$(RUN)/model.pt
+
+test: .venv/test lint
+	$(BIN)/python -m pytest
+
+lint: .venv/test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/python -m launch.reproduce --check
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+# torch comes first: on Linux the plain name may bring several GB of CUDA (TORCH=torch takes it).
+.venv/run: pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --editable '.[torch]'
+	touch $@
+
+.venv/test: .venv/run
+	$(BIN)/pip install --quiet --editable '.[test,torch]'
+	touch $@
+
+clean:
+	rm -rf .venv .jax_cache runs

@@ -1,0 +1,66 @@
+"""Cross-entropy baseline on the embedded synthetic set: no files, no weights.
+
+Run:   python -m launch.train --config=configs/classifier_synthetic.py
+Time:  a few minutes on two cores.
+Score: see README.md ('make train' runs the contrastive_margin one).
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  c = ConfigDict()
+  c.data = ConfigDict()
+  c.data.name = 'synthetic'
+  c.data.num_per_class = 250
+  c.data.size = 64
+  c.data.seed = 0
+  c.data.image_size = (64, 64)
+  c.data.interpolation = 'bilinear'
+
+  c.split = ConfigDict()
+  c.split.kind = 'few_shot'
+  c.split.per_class = 150
+  c.split.max_test = config_dict.placeholder(int)
+
+  c.pretrained = ConfigDict()
+  c.pretrained.weights = ''  # start from random weights
+  c.pretrained.dir = ''
+  c.pretrained.stages = config_dict.placeholder(int)
+
+  c.method = ConfigDict()
+  c.method.name = 'classifier'
+  c.method.backbone = 'resnet18'
+  c.method.stages = 3
+  c.method.augmentation = ConfigDict({'crop_scale': (0.6, 1.0)})
+
+  c.optimizer = ConfigDict()
+  c.optimizer.name = 'adam'
+  c.optimizer.learning_rate = 1e-3
+  c.optimizer.schedule = 'cosine'
+  c.optimizer.warmup_steps = 50
+
+  c.batch_size = 32
+  c.steps = 600
+  c.references_per_class = 0  # 0: all training images
+  c.seeds = (0,)
+  c.devices = 1
+
+  c.log_every = 10
+  c.checkpoint_every = 100
+  c.evaluate_every = 0
+  c.best = ''
+  c.pictures = 12
+  c.tensorboard = False
+
+  if variant == 'smoke':
+    c.data.num_per_class = 6
+    c.data.image_size = (32, 32)
+    c.split.per_class = 2
+    c.split.max_test = 12
+    c.method.stages = 2
+    c.optimizer.warmup_steps = 0
+    c.batch_size, c.steps, c.checkpoint_every, c.pictures = 6, 2, 2, 2
+  elif variant:
+    raise ValueError(f'classifier_synthetic has no variant {variant!r}: smoke')
+  return c

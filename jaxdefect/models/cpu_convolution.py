@@ -1,0 +1,158 @@
+"""Convolutions written so that XLA is fast on a CPU.
+
+Shape legend: N images, H x W pixels, C input and O output channels, k window, s stride, p padding.
+
+XLA's forward convolution and its input gradient are good on a CPU. Its weight gradient is not: it
+copies both operands into a layout with the batch innermost, which takes longer than the
+arithmetic. Here it is a matrix product over all pixels, and depthwise and grouped convolutions,
+which XLA runs as scalar loops, are sums of shifted products and splits.
+
+A convolution y = x * w is bilinear, and so are its two gradients. They form a closed triple: with
+a cotangent g of y, u of x and v of w,
+
+==================  =====================  ======================
+function            gradient of its first  gradient of its second
+==================  =====================  ======================
+y = conv(x, w)      back(g, w)             weight(x, g)
+x = back(y, w)      conv(u, w)             weight(u, y)
+w = weight(x, y)    back(y, v)             conv(x, v)
+==================  =====================  ======================
+
+so reverse mode works to any order (second-order MAML) and every order is fast.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class Geometry(NamedTuple):
+  """What a dense convolution needs to know beside its two arrays; static."""
+
+  size: tuple[int, int]  # H, W of the input
+  window: int
+  stride: int
+  padding: int
+
+
+def direct(
+  x: jax.Array, kernel: jax.Array, *, stride: int, padding: int, groups: int = 1
+) -> jax.Array:
+  """The convolution as XLA has it."""
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    window_strides=(stride, stride),
+    padding=((padding, padding), (padding, padding)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=groups,
+  )
+
+
+def convolve(
+  x: jax.Array, kernel: jax.Array, *, stride: int, padding: int, groups: int
+) -> jax.Array:
+  """[N, H, W, C], [k, k, C/groups, O] -> [N, H', W', O]."""
+  at = Geometry((x.shape[1], x.shape[2]), kernel.shape[0], stride, padding)
+  if groups == 1:
+    return conv(x, kernel, at)
+  if groups == x.shape[3] == kernel.shape[3]:
+    return depthwise(x, kernel, at)
+  parts = zip(jnp.split(x, groups, axis=3), jnp.split(kernel, groups, axis=3))
+  return jnp.concatenate([conv(part, weights, at) for part, weights in parts], axis=3)
+
+
+def depthwise(x: jax.Array, kernel: jax.Array, at: Geometry) -> jax.Array:
+  """One window per channel: the sum of the views under the taps, each times its weights."""
+  size = tuple((side + 2 * at.padding - at.window) // at.stride + 1 for side in at.size)
+  views = shifted_views(x, size, at)
+  return sum(
+    (view * kernel[i, j, 0] for i, row in enumerate(views) for j, view in enumerate(row)),
+    start=jnp.zeros((), x.dtype),
+  )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x: jax.Array, kernel: jax.Array, at: Geometry) -> jax.Array:
+  """[N, H, W, C], [k, k, C, O] -> [N, H', W', O]."""
+  if at.window == 1 and at.padding == 0:
+    x = x[:, :: at.stride, :: at.stride]
+    return jnp.einsum('nhwc,co->nhwo', x, kernel[0, 0])
+  return direct(x, kernel, stride=at.stride, padding=at.padding)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def back(g: jax.Array, kernel: jax.Array, at: Geometry) -> jax.Array:
+  """[N, H', W', O], [k, k, C, O] -> [N, H, W, C], the gradient to the input."""
+  if at.window == 1 and at.padding == 0:
+    x = jnp.einsum('nhwo,co->nhwc', g, kernel[0, 0])
+    edges = [
+      (0, side - (have - 1) * at.stride - 1, at.stride - 1)
+      for side, have in zip(at.size, g.shape[1:3])
+    ]
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+  shape = jax.ShapeDtypeStruct((g.shape[0], *at.size, kernel.shape[2]), g.dtype)
+  (x,) = jax.linear_transpose(
+    lambda x: direct(x, kernel, stride=at.stride, padding=at.padding), shape
+  )(g)
+  return x
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def weight(x: jax.Array, g: jax.Array, at: Geometry) -> jax.Array:
+  """[N, H, W, C], [N, H', W', O] -> [k, k, C, O], the gradient to the kernel."""
+  if at.window == 1 and at.padding == 0:
+    x = x[:, :: at.stride, :: at.stride]
+    return pixel_product(x, g)[None, None]
+  if at.stride == 1:
+    shape = jax.ShapeDtypeStruct((at.window, at.window, x.shape[3], g.shape[3]), x.dtype)
+    (kernel,) = jax.linear_transpose(
+      lambda kernel: direct(x, kernel, stride=at.stride, padding=at.padding), shape
+    )(g)
+    return kernel
+  return jnp.stack(
+    [
+      jnp.stack([pixel_product(view, g) for view in row])
+      for row in shifted_views(x, g.shape[1:3], at)
+    ]
+  )
+
+
+def shifted_views(x: jax.Array, size: tuple[int, ...], at: Geometry) -> list[list[jax.Array]]:
+  """[N, H, W, C] -> k rows of k arrays [N, *size, C], the input under each tap."""
+  pad, stride = at.padding, at.stride
+  x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+  height, width = (stride * (side - 1) + 1 for side in size)
+  return [
+    [x[:, i : i + height : stride, j : j + width : stride] for j in range(at.window)]
+    for i in range(at.window)
+  ]
+
+
+def pixel_product(x: jax.Array, g: jax.Array) -> jax.Array:
+  """[N, H, W, C], [N, H, W, O] -> [C, O], summed over all pixels.
+
+  The smaller side goes first, which halves the time; the barrier keeps XLA from swapping back.
+  """
+  x = x.reshape(-1, x.shape[-1])
+  g = g.reshape(-1, g.shape[-1])
+  if x.shape[1] <= g.shape[1]:
+    return jnp.einsum('mc,mo->co', x, g)
+  return lax.optimization_barrier(jnp.einsum('mo,mc->oc', g, x)).T
+
+
+conv.defvjp(
+  lambda x, kernel, at: (conv(x, kernel, at), (x, kernel)),
+  lambda at, saved, g: (back(g, saved[1], at), weight(saved[0], g, at)),
+)
+back.defvjp(
+  lambda g, kernel, at: (back(g, kernel, at), (g, kernel)),
+  lambda at, saved, u: (conv(u, saved[1], at), weight(u, saved[0], at)),
+)
+weight.defvjp(
+  lambda x, g, at: (weight(x, g, at), (x, g)),
+  lambda at, saved, v: (back(saved[1], v, at), conv(saved[0], v, at)),
+)

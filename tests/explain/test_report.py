@@ -1,0 +1,204 @@
+"""The report: complete, self-contained, escaped, and written whole or not at all."""
+
+import html.parser
+import json
+import os
+
+import numpy as np
+import pytest
+
+from jaxdefect.contracts import ClassScores
+from jaxdefect.evaluate import classification
+from jaxdefect.explain import page, plots, report
+from jaxdefect.explain.mistakes import Mistake
+
+EVIL = '<script>alert("x")</script> & \'"'
+VOID = {'meta', 'img', 'br'}
+
+
+class Page(html.parser.HTMLParser):
+  """Checks that tags nest, and collects text and attributes."""
+
+  def __init__(self, text: str):
+    super().__init__()
+    self.open, self.tags, self.texts, self.attributes = [], [], [], []
+    self.feed(text)
+    self.close()
+    assert self.open == []
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    self.attributes += attrs
+    if tag not in VOID:
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    if not self.open or self.open[-1] != 'style':
+      self.texts.append(data)
+
+  @property
+  def text(self) -> str:
+    return ' '.join(self.texts)
+
+
+def _scores(seed: int = 0, classes: tuple[str, ...] = ('good', 'bad', EVIL)) -> dict:
+  generator = np.random.default_rng(seed)
+  labels = generator.integers(3, size=60)
+  scores = generator.normal(size=(60, 3)) + 1.5 * np.eye(3)[labels]
+  probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+  return classification.evaluate(
+    ClassScores(scores, probabilities), labels, classes, num_resamples=50
+  )
+
+
+def _full() -> dict:
+  return _scores() | {
+    'floor': _scores(1) | {'name': f'pixels {EVIL}'},
+    'seed': 7,
+    'train_seconds': np.float32(12.5),
+    'start': EVIL,
+    'split': {
+      'kind': 'few_shot',
+      'seed': 7,
+      'per_class': 10,
+      'counts': {'train': {'good': 10, EVIL: 10}, 'test': {'good': 1234, EVIL: 20}},
+      'near_duplicates': [['a.png', EVIL]],
+      'left_out': ['b.png'],
+    },
+    'config': {'data': {'dir': EVIL, 'image_size': (32, 32)}, EVIL: {'x': None}},
+    'versions': {'jaxdefect': '0.1.0', 'jax': EVIL},
+    'warnings': [EVIL],
+  }
+
+
+def _mistake(overlay: bool = True) -> Mistake:
+  image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+  return Mistake(image, image if overlay else None, EVIL, 'bad', 0.93, 0.02, EVIL)
+
+
+def _page(values: dict, **kwargs) -> Page:
+  return Page(report.html(values, title=f'run {EVIL}', **kwargs))
+
+
+def test_page_holds_every_part():
+  records = [{'step': 1, 'loss': 1.0}, {'step': 2, 'loss': 0.5}]
+  figures = [(f'k-shot {EVIL}', plots.k_shot_curve({}))]
+  values = _full()
+  shown = _page(values, records=records, figures=figures, mistakes=[_mistake()], ceiling=0.5)
+  for heading in (
+    *('Each class', 'Confusion matrix', 'Learning curves', 'Further figures', 'Worst mistakes'),
+    *('How the data were split', 'Run', 'Configuration', 'Versions'),
+  ):
+    assert heading in shown.text
+  accuracy, floor = values['metrics']['accuracy'], values['floor']['metrics']['accuracy']
+  low, high = values['intervals']['accuracy']
+  assert f'{100 * accuracy:.1f} %' in shown.texts
+  assert f'{100 * floor:.1f} %' in shown.texts
+  assert f'{100 * low:.1f} to {100 * high:.1f} %' in shown.texts
+  assert 'n = 60 images' in shown.texts
+  assert f'{100 * values["metrics"]["recall/bad"]:.1f} %' in shown.texts
+  assert '1,234' in shown.texts
+  assert 'bad 93.0 %' in shown.texts
+  assert shown.tags.count('img') == 6  # matrix, curves, k-shot, scale, picture, overlay
+
+
+def test_page_is_self_contained():
+  shown = _page(_full(), mistakes=[_mistake()], ceiling=0.5)
+  assert not {'script', 'link', 'iframe', 'object'} & set(shown.tags)
+  links = [value for name, value in shown.attributes if name in ('src', 'href', 'srcset')]
+  assert links
+  assert all(value.startswith('data:image/png;base64,') for value in links)
+  assert not [name for name, _ in shown.attributes if name.startswith('on')]
+  assert 'http' not in page.STYLE
+  assert '@import' not in page.STYLE
+
+
+def test_everything_is_escaped():
+  text = report.html(
+    _full(),
+    title=f'run {EVIL}',
+    figures=[(EVIL, plots.k_shot_curve({}))],
+    mistakes=[_mistake(False)],
+  )
+  assert '<script' not in text
+  shown = Page(text)
+  # Title twice, warning, class names, floor, split, config, versions, mistake: all as text.
+  assert shown.text.count('<script>alert("x")</script>') >= 12
+  assert any(EVIL in value for name, value in shown.attributes if name == 'alt')
+
+
+def test_markup_is_never_made_by_accident():
+  assert page.tag('b', '<i>') == '<b>&lt;i&gt;</b>'
+  assert page.tag('b', page.tag('i', '&'), title='"') == '<b title="&quot;"><i>&amp;</i></b>'
+  assert '&lt;b&gt;' in page.table(('<b>',), [('<b>',)])
+  assert type(page.join(['a', '<'])) is page.Markup
+
+
+def test_parts_that_are_missing_are_not_shown():
+  shown = _page({'metrics': {}})
+  assert 'nothing was evaluated' in shown.text
+  assert not {'table', 'img', 'details'} & set(shown.tags)
+  assert 'Run' not in shown.texts
+
+
+def test_several_seeds_are_reported_as_such():
+  values = classification.aggregate([_scores(seed) for seed in range(3)])
+  shown = _page(values)
+  assert '180 test images in 3 seeds' in shown.text
+  assert f'mean of 3 seeds, sd {100 * values["sd"]["accuracy"]:.1f}' in shown.text
+  assert "Student's t over seeds" in shown.text
+  # One seed has no interval, and the page says nothing about one.
+  alone = _page(classification.aggregate([_scores()]))
+  assert 'mean of 1 seeds' in alone.text
+
+
+def test_absent_class_is_named():
+  scores = np.array([[1.0, 0.0, 0.0]] * 4)
+  values = classification.evaluate(ClassScores(scores, scores), np.zeros(4, int), 'abc')
+  assert 'No test image of: b, c.' in _page(values).text
+
+
+def test_files_agree(tmp_path):
+  path = report.write_report(tmp_path / 'new', _full(), title='run')
+  assert path == tmp_path / 'new' / 'report.html'
+  assert sorted(p.name for p in path.parent.iterdir()) == ['report.html', 'report.json']
+  read = json.loads((path.parent / 'report.json').read_text('utf-8'))
+  assert read == report.plain(_full())
+  assert read['config']['data']['image_size'] == [32, 32]
+  assert read['train_seconds'] == 12.5
+  assert path.read_text('utf-8') == report.html(_full(), title='run')
+
+
+def test_json_has_no_nan(tmp_path):
+  report.write_json(tmp_path / 'r.json', {'metrics': {'a': float('nan'), 'b': np.float32('inf')}})
+  text = (tmp_path / 'r.json').read_text()
+  assert json.loads(text) == {'metrics': {'a': None, 'b': None}}
+  assert 'NaN' not in text
+
+
+def test_names_that_are_no_text_do_not_cost_the_report(tmp_path):
+  name = os.fsdecode(b'bad\xff.png')
+  report.write_report(tmp_path, {'metrics': {}, 'left': name, 'warnings': [name]}, title='run')
+  assert json.loads((tmp_path / 'report.json').read_text('utf-8'))['left'] == name
+
+
+def test_a_failure_leaves_the_old_report(tmp_path, monkeypatch):
+  report.write_report(tmp_path, {'metrics': {'accuracy': 0.5}}, title='old')
+  before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+  def full(_):
+    raise OSError('no space left')
+
+  monkeypatch.setattr(report.os, 'fsync', full)
+  with pytest.raises(OSError, match='no space'):
+    report.write_report(tmp_path, {'metrics': {'accuracy': 0.9}}, title='new')
+  assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_rejects_a_report_without_metrics(tmp_path):
+  with pytest.raises(ValueError, match='metrics'):
+    report.write_report(tmp_path / 'new', {'n': 3}, title='run')
+  assert not (tmp_path / 'new').exists()

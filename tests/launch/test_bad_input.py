@@ -1,0 +1,121 @@
+"""Bad input ends in one plain sentence, exit code 2, and nothing half-written."""
+
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from launch import command, convert, predict, train
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+CONFIG = f'{ROOT}/configs/contrastive_margin_folder.py:smoke'
+
+
+@pytest.fixture
+def pictures(tmp_path):
+  generator = np.random.default_rng(0)
+  for name in ('bent', 'good'):
+    (tmp_path / 'pictures' / name).mkdir(parents=True)
+    for i in range(5):
+      pixels = generator.integers(0, 256, (40, 40), np.uint8)
+      Image.fromarray(pixels).save(tmp_path / 'pictures' / name / f'{i}.png')
+  return tmp_path / 'pictures'
+
+
+def sentence(launcher, arguments, monkeypatch, capsys) -> str:
+  """Runs a launcher as the command line would and returns what it says on stderr."""
+  monkeypatch.setattr(sys, 'argv', ['launch', *arguments])
+  monkeypatch.delenv('JAXDEFECT_DEBUG', raising=False)
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 'unused')
+  capsys.readouterr()
+  with pytest.raises(SystemExit) as exit_:
+    command.run(launcher.define, launcher.main)
+  assert exit_.value.code == 2
+  said = capsys.readouterr().err
+  assert said.startswith('error: ')
+  assert said.count('\n') == 1
+  assert 'Traceback' not in said
+  return said
+
+
+def test_training_input(pictures, tmp_path, monkeypatch, capsys):
+  workdir = tmp_path / 'run'
+
+  def said(*arguments, config=CONFIG, data=pictures):
+    flags = [f'--config={config}', f'--config.data.dir={data}', f'--workdir={workdir}', *arguments]
+    text = sentence(train, flags, monkeypatch, capsys)
+    assert not workdir.exists(), 'nothing may be written'
+    return text
+
+  assert 'does not exist' in said(data=tmp_path / 'nowhere')
+  (tmp_path / 'empty').mkdir()
+  assert str(tmp_path / 'empty') in said(data=tmp_path / 'empty')
+  assert "'bent'" in said('--config.split.per_class=6')
+  assert "did you mean 'steps'" in said('--config.step=3')
+  assert "did you mean 'method.backbone'" in said('--config.method.backbon=resnet18')
+  assert 'nowhere.py' in said(config='nowhere.py')
+  assert 'no variant' in said(config=CONFIG.replace('smoke', 'smok'))
+  assert 'resnet19' in said('--config.method.backbone=resnet19')
+  assert 'invalid literal' in said('--config.steps=many')
+  assert 'tiny.pth' in said('--config.pretrained.weights=tiny.pth')
+  assert 'unknown flag' in said('--wrkdir=x')
+  assert 'unexpected argument' in said('stray')
+
+
+def test_damaged_pictures(pictures, tmp_path, monkeypatch, capsys):
+  workdir = tmp_path / 'run'
+  flags = [f'--config={CONFIG}', f'--config.data.dir={pictures}', f'--workdir={workdir}']
+  damaged = pictures / 'bent' / '3.png'
+  for content in (b'', damaged.read_bytes()[:60], b'this is no picture'):
+    damaged.write_bytes(content)
+    text = sentence(train, flags, monkeypatch, capsys)
+    assert '3.png' in text
+    assert not workdir.exists()
+
+
+def test_weights_of_another_network(pictures, tmp_path, monkeypatch, capsys):
+  import safetensors.numpy
+
+  path = tmp_path / 'other.safetensors'
+  safetensors.numpy.save_file({'conv1.weight': np.zeros((64, 3, 7, 7), np.float32)}, path)
+  flags = [f'--config={CONFIG}', f'--config.data.dir={pictures}', f'--workdir={tmp_path / "run"}']
+  flags.append(f'--config.pretrained.weights={path}')
+  assert 'other.safetensors' in sentence(train, flags, monkeypatch, capsys)
+
+
+def test_folder_of_another_run(pictures, tmp_path, monkeypatch, capsys):
+  workdir = tmp_path / 'run'
+  flags = [f'--config={CONFIG}', f'--config.data.dir={pictures}', f'--workdir={workdir}']
+  monkeypatch.setattr(sys, 'argv', ['launch', *flags])
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 'unused')
+  command.run(train.define, train.main)
+  before = {p: p.read_bytes() for p in workdir.rglob('*') if p.is_file()}
+  text = sentence(train, [*flags, '--config.steps=3'], monkeypatch, capsys)
+  assert 'another config' in text
+
+  # A checkpoint of another architecture: the config was edited by hand to match.
+  settings = (workdir / 'config.json').read_text()
+  (workdir / 'config.json').write_text(settings.replace('"stages": 2', '"stages": 1'))
+  (workdir / 'report.json').unlink()
+  text = sentence(train, [*flags, '--config.method.stages=1'], monkeypatch, capsys)
+  assert 'layer2' in text
+  for file, content in before.items():
+    if file.name not in ('config.json', 'report.json'):
+      assert file.read_bytes() == content, file
+
+
+def test_predict_and_convert(pictures, tmp_path, monkeypatch, capsys):
+  out = tmp_path / 'out'
+
+  def said(launcher, *arguments):
+    text = sentence(launcher, arguments, monkeypatch, capsys)
+    assert not out.exists()
+    return text
+
+  assert '--workdir is needed' in said(predict)
+  nowhere = f'--workdir={tmp_path / "nowhere"}'
+  assert 'holds no run' in said(predict, nowhere, f'--images={pictures}', f'--out={out}')
+  assert 'holds no run' in said(convert, nowhere, '--to=torch', f'--out={out}')
+  assert 'it can be torch' in said(convert, nowhere, '--to=caffe', f'--out={out}')

@@ -1,0 +1,57 @@
+"""docs/results.md says what the files of real runs say, and nothing else."""
+
+import json
+import pathlib
+
+from launch import reproduce, results_page, tables
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+def test_committed_page_is_generated():
+  text = (ROOT / 'docs' / 'results.md').read_text()
+  assert text == results_page.render(ROOT / 'docs' / 'results')
+
+
+def test_every_committed_file_belongs_to_a_cell():
+  folder = ROOT / 'docs' / 'results'
+  wanted = {
+    results_page.path(folder, name, cell, seed)
+    for name, table in tables.TABLES.items()
+    for cell in table.cells
+    for seed in range(table.seeds)
+  }
+  assert set(folder.glob('*/*.json')) <= wanted
+
+
+def test_every_cell_has_a_config_that_takes_its_overrides():
+  for table in tables.TABLES.values():
+    for cell in table.cells:
+      config = reproduce.load_config(cell.config, cell.overrides, 7)
+      assert tuple(config.seeds) == (7,)
+
+
+def test_page_shows_the_mean_and_what_is_missing(tmp_path):
+  cell = tables.TABLES['B3'].cells[0]
+  run = {'n': 600, 'seconds': 60.0, 'versions': {'device': 'cpu', 'jax': '0'}}
+  for seed, accuracy in enumerate((0.95, 0.97)):
+    path = results_page.path(tmp_path, 'B3', cell, seed)
+    path.parent.mkdir(exist_ok=True)
+    floor = {'accuracy': 0.3}
+    path.write_text(json.dumps({**run, 'metrics': {'accuracy': accuracy}, 'floor': floor}))
+  text = results_page.render(tmp_path)
+  assert f'| {cell.row} | {cell.column} | {cell.paper:.2f} | 96.00 |' in text
+  assert '2 of 10' in text
+  assert 'not run' in text
+
+
+def test_committed_reports_name_no_machine(tmp_path):
+  report = {
+    'metrics': {'accuracy': 1.0},
+    'floor': {'metrics': {'accuracy': 0.5}},
+    'config': {'data': {'dir': '/somewhere/NEU-DET'}, 'pretrained': {'dir': '/somewhere/weights'}},
+    'split': {'seed': 0, 'near_duplicates': [['a', 'b']], 'left_out': ['b']},
+  }
+  kept = reproduce.compact(report)
+  assert '/somewhere' not in json.dumps(kept)
+  assert kept['split'] == {'seed': 0, 'groups_of_near_duplicates': 1}
