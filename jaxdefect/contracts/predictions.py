@@ -13,8 +13,9 @@ class ClassScores(NamedTuple):
 
   Attributes:
     scores: [N, K] float32, larger means more like the class; on the method's own scale (a
-      logit, a mean cosine similarity), comparable between images.
-    probabilities: [N, K] float32, non-negative, each row sums to one, same order as ``scores``.
+      logit, a mean cosine similarity), comparable between the classes of one image.
+    probabilities: [N, K] float32, non-negative, each row sums to one, same order as ``scores``;
+      comparable between images.
   """
 
   scores: jax.Array
