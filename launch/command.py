@@ -20,7 +20,7 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
   Args:
     define: adds the launcher's flags to a ``FlagValues``.
     main: the launcher's work; a ``ValueError``, ``OSError`` or ``FloatingPointError`` (a run
-      that diverged) becomes ``error: <sentence>``. Set JAXDEFECT_DEBUG=1 to see the traceback instead.
+      that diverged) becomes ``error: <sentence>``. JAXDEFECT_DEBUG=1 shows the traceback.
   """
   flags.FLAGS.mark_as_parsed()  # grain reads absl's global flags, which we do not use
   values = flags.FlagValues()

@@ -5,6 +5,7 @@ with their intervals. --data=NAME:DIR tries the run on another data set, recogni
 references per class alone, over --draws random choices of references.
 """
 
+import dataclasses
 import json
 import pathlib
 
@@ -58,7 +59,7 @@ def recognise_from_shots(run, source, indices, shots, *, draws: int, seed: int =
   each image with each other; ``evaluate.few_shot`` draws from that table.
   """
   indices = list(indices)
-  empty = run.fitted.replace(memory=None, classes=())
+  empty = dataclasses.replace(run.fitted, memory=None, classes=())
   own = tuple(f'{source.names[i]}' for i in indices)
   batches = experiment.eval_batches(run.config, source, indices, source.classes)
   alone = References(classes=own, batches=_OwnClass(batches, indices))

@@ -34,7 +34,7 @@ def main(values: flags.FlagValues) -> None:
     raise ValueError(f'{out} exists already; --out must name a new folder')
   run = experiment.read_run(pathlib.Path(values.workdir))
   source = data.unlabelled(dir=values.images)
-  data.verify(source)
+  data.verify(source, range(len(source)))
   batches = experiment.eval_batches(run.config, source, range(len(source)), source.classes)
   predictions, seen = runner.predict_all(run.method.predict, run.fitted, batches)
 

@@ -11,7 +11,8 @@ import jax
 
 # Two fake devices, so that every test can compare pmap with one device.
 jax.config.update('jax_num_cpu_devices', 2)
-jax.config.update('jax_compilation_cache_dir', str(pathlib.Path(__file__).parent.parent / '.jax_cache'))
+_CACHE = pathlib.Path(__file__).parent.parent / '.jax_cache'
+jax.config.update('jax_compilation_cache_dir', str(_CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 

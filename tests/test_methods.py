@@ -21,6 +21,9 @@ SMALL = {
   'contrastive_margin': {'backbone': 'resnet18', 'stages': 1, 'projection': (8, 4)},
 }
 
+# Methods that draw random views of their images.
+VIEWS = {'classifier', 'contrastive_margin'}
+
 
 def batch(n: int = 6, *, padding: int = 0, first: int = 0) -> dict[str, np.ndarray]:
   generator = np.random.default_rng(first)
@@ -206,3 +209,32 @@ def test_contrastive_margin_loss_is_equation_5():
   _, scalars = jax.jit(method.step)(jax.random.key(0), state, batch())
   total = 0.75 * scalars['contrastive'][0] + 0.25 * scalars['margin'][0]
   np.testing.assert_allclose(scalars['loss'][0], total, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', methods.names())
+def test_two_devices_equal_one(name):
+  """1 x 8 and 2 x 4 train the same: statistics, negatives and gradients span the devices."""
+  from jaxdefect.train import parallel
+
+  with jax.enable_x64(True):
+    settings = {**SMALL[name], 'optimizer': optax.sgd(0.1), 'dtype': jnp.float64}
+    if name in VIEWS:
+      settings['augmentation'] = {'crop_scale': (0.5, 1.0)}
+    one = methods.load(name)(**settings)
+    two = methods.load(name)(**settings, axis_name=parallel.AXIS_NAME)
+    key = jax.random.key(0)
+
+    def double(x):
+      return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    start = jax.tree.map(double, one.init(key, spec()))
+    stream = [batch(7, padding=1, first=8 * i) for i in range(2)]
+
+    def run(method, devices):
+      step = parallel.compile_step(method.step, devices=devices)
+      state = parallel.replicate(start, devices)
+      for item in stream:
+        state, _ = step(key, state, parallel.shard(item, devices))
+      return parallel.unreplicate(state, devices)
+
+    chex.assert_trees_all_close(run(one, 1).params, run(two, 2).params, atol=1e-9)

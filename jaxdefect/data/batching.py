@@ -4,7 +4,7 @@ Shape legend: n images of a split, B examples per batch, h x w the network's siz
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import grain
 import numpy as np
@@ -221,17 +221,17 @@ def eval_batches(
   return EvalBatches(images, batch_size)
 
 
-def verify(source: Source, indices: Sequence[int] | None = None) -> None:
+def verify(source: Source, indices: Iterable[int]) -> None:
   """Decodes every image once, so that a damaged one is met before a long run.
 
   Args:
     source: the data set.
-    indices: the images to try; None tries all.
+    indices: the images to try, places in ``source``.
 
   Raises:
     ValueError: the first image that cannot be read, by name.
   """
-  each(lambda i: source.read(int(i)).shape, range(len(source)) if indices is None else indices)
+  each(lambda i: source.read(int(i)).shape, indices)
 
 
 def _labels(source: Source, indices: np.ndarray, classes: Sequence[str] | None) -> np.ndarray:

@@ -150,27 +150,40 @@ def _same(marks: Sequence[str]) -> list[tuple[int, int]]:
 
 def _fingerprints(source: Source) -> tuple[list[str], np.ndarray]:
   """sha256 of the pixels of every image, and its detail: float16 [N, D], of length one or zero."""
-  thumbnails = np.zeros((len(source), _SIDE * _SIDE), np.float16)
-
-  def one(i: int) -> str:
-    image = source.read(i)
-    thumbnails[i] = _high_passed(image).ravel()
-    return decode.pixel_hash(image)
-
-  sums = each(one, range(len(source)))
-  by_name = np.asarray(sorted(range(len(source)), key=source.names.__getitem__), int)
+  size = len(source)
+  thumbnails = np.zeros((size, _SIDE * _SIDE), np.float16)
+  sums = []
+  for start in range(0, size, _CHUNK):
+    rows = each(lambda i: _thumbnail(source.read(i)), range(start, min(start + _CHUNK, size)))
+    sums += [row[0] for row in rows]
+    thumbnails[start : start + _CHUNK] = _high_passed(np.stack([row[1] for row in rows]))
+  by_name = np.asarray(sorted(range(size), key=source.names.__getitem__), int)
   return sums, details(thumbnails, by_name)
 
 
-def _high_passed(image: np.ndarray) -> np.ndarray:
-  """The fine structure of an image, of length one; zero where it is below half a gray level."""
+def _thumbnail(image: np.ndarray) -> tuple[str, np.ndarray]:
   channels = [image[..., c].astype(np.float32) for c in range(image.shape[2])]
   gray = Image.fromarray(sum(channels[1:], channels[0]) / len(channels))
-  small = np.asarray(gray.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
+  small = gray.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+  return decode.pixel_hash(image), np.asarray(small)
+
+
+def _high_passed(thumbnails: np.ndarray) -> np.ndarray:
+  """The fine structure, of length one; zero where it is below half a gray level.
+
+  Args:
+    thumbnails: float32 [n, side, side]. Many at once: small products from several threads make
+      BLAS threads wait for one another.
+
+  Returns:
+    [n, D].
+  """
   blur = _gaussian_blur()
-  fine = small - blur @ small @ blur.T
-  length = np.linalg.norm(fine)
-  return fine / length if length > 0.5 * _SIDE else np.zeros_like(fine)
+  blurred = np.swapaxes(thumbnails, 1, 2).reshape(-1, _SIDE) @ blur.T  # along rows
+  blurred = np.swapaxes(blurred.reshape(-1, _SIDE, _SIDE), 1, 2).reshape(-1, _SIDE) @ blur.T
+  fine = thumbnails.reshape(len(thumbnails), -1) - blurred.reshape(len(thumbnails), -1)
+  length = np.linalg.norm(fine, axis=1, keepdims=True)
+  return np.where(length > 0.5 * _SIDE, fine / np.maximum(length, 1e-6), 0.0)
 
 
 @functools.cache

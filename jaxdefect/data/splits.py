@@ -95,8 +95,8 @@ def fraction(
   drawing = _Drawing(source, seed, groups)
   sizes = np.asarray(source.counts())
   room = {
-    'train': np.floor(train * sizes + 0.5).astype(int),
-    'validation': np.floor(validation * sizes + 0.5).astype(int),
+    'train': _rounded(train * sizes),
+    'validation': _rounded(validation * sizes),
   }
   parts: dict[str, list[int]] = {'train': [], 'validation': [], 'test': []}
   for members in drawing.whole_groups():
@@ -291,6 +291,11 @@ def _limit(source: Source, images: Sequence[int], number: int | None) -> list[in
     quantiles.append((met[label] / sizes[label], label, i))
     met[label] += 1
   return [i for _, _, i in sorted(quantiles)[:number]]
+
+
+def _rounded(numbers: np.ndarray) -> np.ndarray:
+  """To the nearest whole number, halves up; 0.7 * 45 is a half, whatever its last bits say."""
+  return np.floor(numbers + 0.5 + 1e-9).astype(int)
 
 
 def _positive(argument: str, value: int) -> None:

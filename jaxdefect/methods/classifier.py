@@ -144,7 +144,7 @@ def make(
       )
     return fitted
 
-  def forward(fitted: Fitted, batch: Batch, tap: jax.Array | None = None):
+  def forward(fitted: Fitted, batch: Batch, tap: jax.Array | None = None) -> Any:
     return network(fitted.params['fc']['kernel'].shape[1]).apply(
       {'params': fitted.params, 'batch_stats': fitted.model_state['batch_stats']},
       pixels(batch['image']),

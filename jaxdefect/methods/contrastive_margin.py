@@ -17,6 +17,7 @@ What the paper leaves open, and what is done here:
 Shape legend: N images, D embedding size, M references, K classes.
 """
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -181,7 +182,7 @@ def make(
   def embed(fitted: Fitted, batch: Batch, tap: jax.Array | None = None):
     """Unit embeddings [N, D] and the last feature maps [N, h, w, C]."""
     chex.assert_rank(batch['image'], 4)
-    outputs = network.apply(
+    outputs: Any = network.apply(
       {
         'params': _network_params(fitted.params),
         'batch_stats': fitted.model_state['batch_stats'],
@@ -207,7 +208,7 @@ def make(
     missing = [c for i, c in enumerate(classes) if not (memory['labels'] == i).any()]
     if missing:
       raise ValueError(f'the references hold no image of the class {missing[0]!r}')
-    return fitted.replace(memory=jax.tree.map(jnp.asarray, memory), classes=classes)
+    return dataclasses.replace(fitted, memory=jax.tree.map(jnp.asarray, memory), classes=classes)
 
   def class_scores(fitted: Fitted, vectors: jax.Array) -> ClassScores:
     if fitted.memory is None:

@@ -12,6 +12,8 @@ from PIL import Image
 from jaxdefect.data import decode
 from jaxdefect.data.source import Source
 
+_COLUMNS = {'label', 'name', 'group', 'objects', 'multi_hot'}
+
 
 def make(*, name: str, dir: str | os.PathLike[str], split: str = 'train') -> Source:
   """Opens a built TFDS data set of images and labels.
@@ -35,7 +37,7 @@ def make(*, name: str, dir: str | os.PathLike[str], split: str = 'train') -> Sou
   versions = sorted(root.glob(f'{name}/**/dataset_info.json'))
   if not versions:
     raise FileNotFoundError(f'The folder {root} holds no built TFDS data set {name!r}.')
-  builder = tensorflow_datasets.builder_from_directory(versions[-1].parent)
+  builder: Any = tensorflow_datasets.builder_from_directory(versions[-1].parent)
   features: Any = builder.info.features
   if features is None or not {'image', 'label'} <= set(features):
     raise ValueError(f'The TFDS data set {name!r} in {root} has no image and label.')
@@ -47,13 +49,14 @@ def make(*, name: str, dir: str | os.PathLike[str], split: str = 'train') -> Sou
     reason = ' '.join(str(error).split()).rstrip('.')
     raise ValueError(f'The TFDS data set {name!r} cannot give {split!r}: {reason}.') from error
   rows = _ByName(rows) if 'name' in features else rows
-  columns: dict[str, list[Any]] = {key: [] for key in features if key != 'image'}
+  columns: dict[str, list[Any]] = {key: [] for key in _COLUMNS & set(features)}
+  with_boxes = 'objects' in columns and {'box', 'label'} <= set(features['objects'].keys())
   shapes = []
   for i in range(len(rows)):
     row = rows[i]
     for key in columns:
       columns[key].append(row[key])
-    if 'objects' in columns:
+    if with_boxes:
       with Image.open(io.BytesIO(row['image'])) as picture:
         shapes.append((picture.height, picture.width))
 
@@ -69,7 +72,7 @@ def make(*, name: str, dir: str | os.PathLike[str], split: str = 'train') -> Sou
     return tuple(one.decode() if isinstance(one, bytes) else str(one) for one in columns[key])
 
   annotations: dict[str, list[np.ndarray]] = {}
-  if 'objects' in columns:
+  if with_boxes:
     found = columns['objects']
     annotations['boxes'] = [_absolute(one['box'], shape) for one, shape in zip(found, shapes)]
     annotations['box_labels'] = [np.asarray(one['label'], np.int32) for one in found]

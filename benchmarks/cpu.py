@@ -1,0 +1,82 @@
+"""ResNet-50 and the data pipeline on a CPU, against PyTorch in the same run.
+
+    python -m benchmarks.cpu --threads=2
+
+Writes ``benchmarks/results/cpu-<processor>.json``. glibc hands the memory of large programs back
+to the system after every step and faults it in again for the next one. Both sides gain from
+
+    GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=4294967296:\
+glibc.malloc.trim_threshold=8589934592
+
+which is part of the written result when it is set.
+"""
+
+import argparse
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+CASES = ('train_step', 'inference', 'pipeline')
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description='CPU benchmarks against PyTorch.')
+  parser.add_argument('--threads', type=int, default=2, help='threads of both sides')
+  parser.add_argument('--backbone', default='resnet50')
+  parser.add_argument('--batch', type=int, default=8)
+  parser.add_argument('--side', type=int, default=224)
+  parser.add_argument('--rounds', type=int, default=11)
+  parser.add_argument('--cases', nargs='+', choices=CASES, default=CASES)
+  arguments = parser.parse_args()
+
+  # XLA makes one thread per processor that it may run on; it must be told before it starts.
+  allowed = sorted(os.sched_getaffinity(0))[: arguments.threads]
+  os.sched_setaffinity(0, allowed)
+  os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+  import torch
+
+  from benchmarks import ours, peers, timing
+
+  torch.set_num_threads(arguments.threads)
+  shape = {'name': arguments.backbone, 'batch': arguments.batch, 'side': arguments.side}
+  cases = {}
+
+  def measure(case: str, contenders: dict, **settings: Any) -> None:
+    times = timing.take_turns(contenders, rounds=arguments.rounds, **settings)
+    ratios = timing.compare(times, ours='jaxdefect')
+    timing.show(case, times, ratios)
+    cases[case] = {'seconds': times, 'ours_over': ratios}
+
+  for case in ('train_step', 'inference'):
+    if case in arguments.cases:
+      contenders = {
+        'jaxdefect': getattr(ours, case)(**shape),
+        'PyTorch': getattr(peers, case)(**shape),
+        'PyTorch channels_last': getattr(peers, case)(channels_last=True, **shape),
+      }
+      measure(case, contenders)
+  if 'pipeline' in arguments.cases:
+    from benchmarks import pipeline
+
+    with tempfile.TemporaryDirectory() as root:
+      batch, batches, ahead = 32, 16, 12
+      streams = pipeline.streams(
+        pathlib.Path(root), batch=batch, side=arguments.side, workers=arguments.threads
+      )
+      contenders = {name: pipeline.take(one, batches) for name, one in streams.items()}
+      # What was made ahead while others had their turn does not count.
+      before = {name: pipeline.take(one, ahead) for name, one in streams.items()}
+      measure('pipeline', contenders, warmup=1, before=before)
+    for name, row in cases['pipeline']['seconds'].items():
+      row['images_per_second'] = batch * batches / row['median']
+      print(f'  {name:32s} {row["images_per_second"]:9.0f} images/s')
+  path = timing.write_results(
+    'cpu', timing.processor(), cases, threads=arguments.threads, shape=shape
+  )
+  print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,136 @@
+"""Fair timing: contenders take turns, medians and quartiles are kept, results are whole files."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+RESULTS = pathlib.Path(__file__).parent / 'results'
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'numpy')
+
+
+def take_turns(
+  contenders: dict[str, Callable[[], object]],
+  *,
+  rounds: int,
+  warmup: int = 2,
+  before: dict[str, Callable[[], object]] | None = None,
+) -> dict[str, dict[str, float]]:
+  """Times every contender once per round, so that a slow moment of the machine hits them all.
+
+  Args:
+    contenders: name -> a call that returns when its work is done.
+    rounds: how often each is timed.
+    warmup: calls of each that are not timed.
+    before: name -> what to do right before that contender's clock starts.
+
+  Returns:
+    name -> wall seconds ``median``, ``quartile_1``, ``quartile_3``, ``least``, and
+    ``cpu_median``, the processor seconds of all threads (waiting in a spin loop counts).
+  """
+  for call in contenders.values():
+    for _ in range(warmup):
+      call()
+  wall: dict[str, list[float]] = {name: [] for name in contenders}
+  cpu: dict[str, list[float]] = {name: [] for name in contenders}
+  for _ in range(rounds):
+    for name, call in contenders.items():
+      if before is not None:
+        before[name]()
+      start, start_cpu = time.perf_counter(), time.process_time()
+      call()
+      wall[name].append(time.perf_counter() - start)
+      cpu[name].append(time.process_time() - start_cpu)
+  return {
+    name: {
+      'median': float(np.median(values)),
+      'quartile_1': float(np.quantile(values, 0.25)),
+      'quartile_3': float(np.quantile(values, 0.75)),
+      'least': float(np.min(values)),
+      'cpu_median': float(np.median(cpu[name])),
+      'rounds': len(values),
+    }
+    for name, values in wall.items()
+  }
+
+
+def compare(times: dict[str, dict[str, float]], *, ours: str) -> dict[str, dict[str, float]]:
+  """Our time over each peer's, from medians, least wall times and processor times."""
+  mine = times[ours]
+  return {
+    name: {key: mine[key] / peer[key] for key in ('median', 'least', 'cpu_median')}
+    for name, peer in times.items()
+    if name != ours
+  }
+
+
+def show(
+  case: str, times: dict[str, dict[str, float]], ratios: dict[str, dict[str, float]]
+) -> None:
+  """Prints one case as a small table."""
+  print(case)
+  for name, row in times.items():
+    quartiles = f'{1e3 * row["quartile_1"]:.1f}-{1e3 * row["quartile_3"]:.1f}'
+    line = f'  {name:32s} {1e3 * row["median"]:9.1f} ms  ({quartiles})'
+    if name in ratios:
+      ratio = ratios[name]
+      line += f'   ours / this: {ratio["median"]:.2f} (cpu time {ratio["cpu_median"]:.2f})'
+    print(line, flush=True)
+
+
+def write_results(name: str, device: str, cases: dict[str, Any], **facts: Any) -> pathlib.Path:
+  """Writes ``results/<name>-<device>.json`` at once or not at all.
+
+  Args:
+    name: of the benchmark.
+    device: name of the processor or accelerator.
+    cases: what was measured.
+    **facts: anything else worth knowing (threads, settings).
+
+  Returns:
+    The path of the file.
+  """
+  report = {
+    'benchmark': name,
+    'device': device,
+    'date': time.strftime('%Y-%m-%d'),
+    'python': platform.python_version(),
+    'versions': {package: _version(package) for package in PACKAGES},
+    'environment': {
+      key: os.environ[key] for key in ('XLA_FLAGS', 'GLIBC_TUNABLES') if key in os.environ
+    },
+    **facts,
+    'cases': cases,
+  }
+  slug = re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')
+  path = RESULTS / f'{name}-{slug}.json'
+  path.parent.mkdir(exist_ok=True)
+  part = path.with_suffix('.part')
+  part.write_text(json.dumps(report, indent=2) + '\n')
+  part.replace(path)
+  return path
+
+
+def _version(package: str) -> str | None:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
+
+
+def processor() -> str:
+  """The processor's own name, as Linux knows it."""
+  try:
+    for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
+      if line.startswith('model name'):
+        return line.split(':', 1)[1].strip()
+  except OSError:
+    pass
+  return platform.processor() or platform.machine()
