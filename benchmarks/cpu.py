@@ -8,7 +8,9 @@ to the system after every step and faults it in again for the next one. Both sid
     GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=4294967296:\
 glibc.malloc.trim_threshold=8589934592
 
-which is part of the written result when it is set.
+On a machine with other work, PyTorch's OpenMP threads spin while they wait for each other, and its
+times become several times longer than its work; OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 makes the
+comparison fair again. What is set of these is part of the written result.
 """
 
 import argparse
@@ -72,8 +74,9 @@ def main() -> None:
     for name, row in cases['pipeline']['seconds'].items():
       row['images_per_second'] = batch * batches / row['median']
       print(f'  {name:32s} {row["images_per_second"]:9.0f} images/s')
+  name = 'cpu' if arguments.backbone == 'resnet50' else f'cpu-{arguments.backbone}'
   path = timing.write_results(
-    'cpu', timing.processor(), cases, threads=arguments.threads, shape=shape
+    name, timing.processor(), cases, threads=arguments.threads, shape=shape
   )
   print(f'wrote {path}')
 

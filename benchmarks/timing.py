@@ -104,8 +104,11 @@ def write_results(name: str, device: str, cases: dict[str, Any], **facts: Any) -
     'python': platform.python_version(),
     'versions': {package: _version(package) for package in PACKAGES},
     'environment': {
-      key: os.environ[key] for key in ('XLA_FLAGS', 'GLIBC_TUNABLES') if key in os.environ
+      key: os.environ[key]
+      for key in ('XLA_FLAGS', 'GLIBC_TUNABLES', 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')
+      if key in os.environ
     },
+    'load_average': os.getloadavg()[0],
     **facts,
     'cases': cases,
   }

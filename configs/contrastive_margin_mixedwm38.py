@@ -37,9 +37,10 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.name = 'contrastive_margin'
   c.method.backbone = 'resnet18'
   c.method.stages = 3
-  c.method.frozen_stages = 1
+  c.method.frozen_stages = 1  # wafer maps are far from photographs
   c.method.update_statistics = False  # the weights have BatchNorm folded in
   c.method.projection = (512, 128)
+  c.method.embedding = 'features'
   c.method.augmentation = ConfigDict(
     {'crop_scale': (0.7, 1.0)}
   )  # a corner of a wafer is another pattern
@@ -68,7 +69,7 @@ def get_config(variant: str = '') -> ConfigDict:
     c.split.per_class = 1
     c.split.max_test = 40
     c.pretrained.weights = ''
-    c.method.stages = 2
+    c.method.stages, c.method.frozen_stages = 2, 0
     c.optimizer.warmup_steps = 0
     c.batch_size, c.steps, c.checkpoint_every, c.pictures = 6, 2, 2, 2
   elif variant:

@@ -28,6 +28,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+# Fewer input channels than this are gathered in blocks before they are multiplied.
+NARROW = 8
+
 
 class Geometry(NamedTuple):
   """What a dense convolution needs to know beside its two arrays; static."""
@@ -113,12 +116,37 @@ def weight(x: jax.Array, g: jax.Array, at: Geometry) -> jax.Array:
       lambda kernel: direct(x, kernel, stride=at.stride, padding=at.padding), shape
     )(g)
     return kernel
+  if x.shape[3] < NARROW:
+    return weight_from_blocks(x, g, at)
   return jnp.stack(
     [
       jnp.stack([pixel_product(view, g) for view in row])
       for row in shifted_views(x, g.shape[1:3], at)
     ]
   )
+
+
+def weight_from_blocks(x: jax.Array, g: jax.Array, at: Geometry) -> jax.Array:
+  """As ``weight``, for the few channels of a stem, where a product per tap would be too thin.
+
+  A window of k pixels at stride s over C channels is one of K = ceil(k / s) blocks at stride 1
+  over s * s * C channels, and the K blocks of a row lie side by side in one product.
+  """
+  n, height, width, features = g.shape
+  channels, stride, pad = x.shape[3], at.stride, at.padding
+  taps = -(-at.window // stride)
+  rows, columns = height + taps - 1, width + taps - 1
+  after = [stride * blocks - pad - side for blocks, side in zip((rows, columns), at.size)]
+  zero = jnp.zeros((), x.dtype)
+  x = lax.pad(x, zero, ((0, 0, 0), (pad, after[0], 0), (pad, after[1], 0), (0, 0, 0)))
+  x = x.reshape(n, rows, stride, columns, stride, channels).transpose(0, 1, 3, 2, 4, 5)
+  x = x.reshape(n, rows, columns, stride * stride * channels)
+  x = jnp.concatenate([x[:, :, j : j + width] for j in range(taps)], axis=3)
+  kernel = jnp.stack([pixel_product(x[:, i : i + height], g) for i in range(taps)])
+  kernel = kernel.reshape(taps, taps, stride, stride, channels, features)
+  kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
+  kernel = kernel.reshape(taps * stride, taps * stride, channels, features)
+  return kernel[: at.window, : at.window]
 
 
 def shifted_views(x: jax.Array, size: tuple[int, ...], at: Geometry) -> list[list[jax.Array]]:

@@ -13,7 +13,9 @@ CASES = [
   (8, 7, 2, 3, 3, 4, 1),
   (5, 3, 1, 1, 3, 4, 1),
   (6, 3, 2, 1, 3, 4, 1),
-  (7, 3, 2, 1, 4, 3, 1),
+  (7, 3, 2, 1, 3, 4, 1),
+  (6, 3, 2, 1, 8, 9, 1),
+  (7, 3, 2, 1, 9, 8, 1),
   (4, 1, 1, 0, 3, 5, 1),
   (4, 1, 1, 0, 5, 3, 1),
   (6, 1, 2, 0, 3, 5, 1),
@@ -78,7 +80,7 @@ def test_value_by_hand():
   np.testing.assert_array_equal(y[0, :, :, 0], [[4, 6], [6, 9]])
 
 
-@pytest.mark.parametrize('case', [CASES[3], CASES[6]])
+@pytest.mark.parametrize('case', [CASES[3], CASES[8]])
 def test_bfloat16_stays_bfloat16(case):
   x, kernel = draw(case, jnp.bfloat16)
 
@@ -92,8 +94,8 @@ def test_bfloat16_stays_bfloat16(case):
   np.testing.assert_allclose(y.astype(jnp.float32), wide, rtol=2e-2, atol=5e-2)
 
 
-def test_vmap_over_kernels_matches_a_loop():
-  case = CASES[3]
+@pytest.mark.parametrize('case', [CASES[3], CASES[6], CASES[8]])
+def test_vmap_over_kernels_matches_a_loop(case):
   x, kernel = draw(case, np.float32)
   kernels = jnp.stack([kernel, -2 * kernel])
   gradient = jax.grad(lambda k: jnp.sum(convolution(case, 'products')(x, k) ** 2))
