@@ -12,15 +12,15 @@ def get_config(variant: str = '') -> ConfigDict:
   c = ConfigDict()
   c.data = ConfigDict()
   c.data.name = 'synthetic'
-  c.data.num_per_class = 250
-  c.data.size = 64
+  c.data.num_per_class = 400
+  c.data.size = 128
   c.data.seed = 0
-  c.data.image_size = (64, 64)
+  c.data.image_size = (128, 128)
   c.data.interpolation = 'bilinear'
 
   c.split = ConfigDict()
   c.split.kind = 'few_shot'
-  c.split.per_class = 150
+  c.split.per_class = 300
   c.split.max_test = config_dict.placeholder(int)
 
   c.pretrained = ConfigDict()
@@ -30,19 +30,23 @@ def get_config(variant: str = '') -> ConfigDict:
 
   c.method = ConfigDict()
   c.method.name = 'contrastive_margin'
-  c.method.backbone = 'resnet18'
-  c.method.stages = 3
+  c.method.backbone = 'resnet10'  # slim, as it starts from nothing and has minutes
+  c.method.width = 16
+  c.method.stages = 4
   c.method.projection = (512, 128)
-  c.method.augmentation = ConfigDict({'crop_scale': (0.6, 1.0)})
+  c.method.embedding = 'features'
+  c.method.augmentation = ConfigDict(
+    {'crop_scale': (0.7, 1.0), 'brightness': 0.15, 'contrast': 0.15}
+  )
 
   c.optimizer = ConfigDict()
   c.optimizer.name = 'adam'
-  c.optimizer.learning_rate = 1e-3
+  c.optimizer.learning_rate = 3e-3
   c.optimizer.schedule = 'cosine'
   c.optimizer.warmup_steps = 50
 
   c.batch_size = 32
-  c.steps = 600
+  c.steps = 900
   c.references_per_class = 0  # 0: all training images
   c.seeds = (0,)
   c.devices = 1

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 _DEPTHS = {
+  10: (1, 1, 1, 1),
   18: (2, 2, 2, 2),
   34: (3, 4, 6, 3),
   50: (3, 4, 6, 3),
@@ -104,23 +105,26 @@ class ResNet(Backbone):
   """A ResNet (v1.5, stride in the 3x3) up to a stage.
 
   Args:
-    depth: 18, 34, 50 or 101.
+    depth: 10, 18, 34, 50 or 101.
     stages: 1 to 4.
     num_classes: size of ``fc``; None makes none.
+    width: channels of the stem and the first stage.
   """
 
-  def __init__(self, depth: int, stages: int = 4, num_classes: int | None = None):
+  def __init__(
+    self, depth: int, stages: int = 4, num_classes: int | None = None, *, width: int = 64
+  ):
     super().__init__()
     block = BasicBlock if depth < 50 else Bottleneck
     self.stages = stages
-    self.conv1 = _convolution(3, 64, 7, 2)
-    self.bn1 = nn.BatchNorm2d(64)
-    inputs = 64
+    self.conv1 = _convolution(3, width, 7, 2)
+    self.bn1 = nn.BatchNorm2d(width)
+    inputs = width
     for stage, blocks in enumerate(_DEPTHS[depth][:stages], start=1):
       layer = nn.Sequential()
       for index in range(blocks):
         stride = 2 if stage > 1 and index == 0 else 1
-        channels = 64 * 2 ** (stage - 1)
+        channels = width * 2 ** (stage - 1)
         layer.append(block(inputs, channels, stride))
         inputs = channels * block.expansion
       self.add_module(f'layer{stage}', layer)

@@ -45,7 +45,7 @@ __all__ = [
 FORMAT_VERSION = 1
 FAMILIES = ('classifier', 'recogniser')
 
-_RESNETS = {'resnet18': 18, 'resnet34': 34, 'resnet50': 50, 'resnet101': 101}
+_RESNETS = {'resnet10': 10, 'resnet18': 18, 'resnet34': 34, 'resnet50': 50, 'resnet101': 101}
 _OTHERS = {
   'mobilenet_v2': MobileNetV2,
   'mobilenet_v2_gluon': MobileNetV2Gluon,
@@ -53,12 +53,14 @@ _OTHERS = {
 }
 
 
-def backbone(name: str, *, stages: int | None = None) -> Backbone:
+def backbone(name: str, *, stages: int | None = None, width: int = 64) -> Backbone:
   """Makes a network without classifier by the name that it has in ``models.backbone``.
 
   Args:
-    name: resnet18, resnet34, resnet50, resnet101, mobilenet_v2, mobilenet_v2_gluon or resnet50_v2.
+    name: resnet10, resnet18, resnet34, resnet50, resnet101, mobilenet_v2, mobilenet_v2_gluon or
+      resnet50_v2.
     stages: 1 to 4; None means all four.
+    width: channels of a ResNet's first stage.
 
   Returns:
     The module, with random weights.
@@ -70,7 +72,7 @@ def backbone(name: str, *, stages: int | None = None) -> Backbone:
   if stages not in (1, 2, 3, 4):
     raise ValueError(f'stages must be 1, 2, 3, 4 or None (all), got {stages!r}')
   if name in _RESNETS:
-    return ResNet(_RESNETS[name], stages)
+    return ResNet(_RESNETS[name], stages, width=width)
   if name in _OTHERS:
     return _OTHERS[name](stages)
   raise ValueError(f'backbone {name!r} must be one of {", ".join((*_RESNETS, *_OTHERS))}')
@@ -256,7 +258,11 @@ def make(family: str, arguments: dict[str, Any]) -> Classifier | Recogniser:
   if family not in FAMILIES:
     raise ValueError(f'family {family!r} must be one of {", ".join(FAMILIES)}')
   arguments = dict(arguments)
-  network = backbone(arguments.pop('backbone'), stages=arguments.pop('stages', None))
+  network = backbone(
+    arguments.pop('backbone'),
+    stages=arguments.pop('stages', None),
+    width=arguments.pop('width', 64),
+  )
   made = Classifier if family == 'classifier' else Recogniser
   try:
     return made(network, **arguments).eval()

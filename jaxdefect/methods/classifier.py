@@ -33,6 +33,7 @@ def make(
   optimizer: optax.GradientTransformation | None = None,
   backbone: str = 'resnet18',
   stages: int | None = None,
+  width: int = 64,
   frozen_stages: int = 0,
   update_statistics: bool = True,
   backbone_rate: float = 1.0,
@@ -51,6 +52,7 @@ def make(
     optimizer: optax transformation; None where nothing will be trained.
     backbone: a name of ``models.backbone``.
     stages: the network ends after this stage; None for the whole network.
+    width: channels of a ResNet's first stage; 64 is the published network.
     frozen_stages: the stem and this many stages keep their parameters and statistics.
     update_statistics: False keeps BatchNorm's running statistics (needed by folded weights).
     backbone_rate: factor on the learning rate of the backbone.
@@ -71,6 +73,7 @@ def make(
   trunk = models.backbone(
     backbone,
     stages=stages,
+    width=width,
     frozen_stages=frozen_stages,
     update_statistics=update_statistics,
     dtype=dtype,
@@ -167,6 +170,7 @@ def make(
     arguments = {
       'backbone': backbone,
       'stages': stages,
+      'width': width,
       'num_classes': len(fitted.classes),
       'classes': list(fitted.classes),
       'mean': list(mean),

@@ -49,6 +49,7 @@ def make(
   optimizer: optax.GradientTransformation | None = None,
   backbone: str = 'resnet50',
   stages: int | None = None,
+  width: int = 64,
   frozen_stages: int = 0,
   update_statistics: bool = True,
   backbone_rate: float = 1.0,
@@ -74,6 +75,7 @@ def make(
     optimizer: optax transformation; None where nothing will be trained.
     backbone: a name of ``models.backbone``.
     stages: the network ends after this stage; None for the whole network.
+    width: channels of a ResNet's first stage; 64 is the published network.
     frozen_stages: the stem and this many stages keep their parameters and statistics.
     update_statistics: False keeps BatchNorm's running statistics (needed by folded weights).
     backbone_rate: factor on the learning rate of the backbone.
@@ -103,6 +105,7 @@ def make(
     backbone=models.backbone(
       backbone,
       stages=stages,
+      width=width,
       frozen_stages=frozen_stages,
       update_statistics=update_statistics,
       dtype=dtype,
@@ -229,6 +232,7 @@ def make(
     arguments = {
       'backbone': backbone,
       'stages': stages,
+      'width': width,
       'projection': list(projection),
       'embedding': embedding,
       'scale': scale,

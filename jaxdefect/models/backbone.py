@@ -11,6 +11,7 @@ from jaxdefect.models.resnet_v2 import ResNetV2
 Backbone = ResNet | ResNetV2 | MobileNetV2
 
 RESNETS = {
+  'resnet10': (BasicBlock, (1, 1, 1, 1)),
   'resnet18': (BasicBlock, (2, 2, 2, 2)),
   'resnet34': (BasicBlock, (3, 4, 6, 3)),
   'resnet50': (Bottleneck, (3, 4, 6, 3)),
@@ -23,6 +24,7 @@ def backbone(
   name: str,
   *,
   stages: int | None = None,
+  width: int = 64,
   frozen_stages: int = 0,
   update_statistics: bool = True,
   dtype: Any = jnp.float32,
@@ -37,8 +39,10 @@ def backbone(
 
   Args:
     name: resnet18, resnet34, resnet50, resnet101, mobilenet_v2 (interchangeable with
-      torchvision's), resnet50_v2 or mobilenet_v2_gluon (with MXNet Gluon's).
+      torchvision's), resnet50_v2 or mobilenet_v2_gluon (with MXNet Gluon's); resnet10 (one block
+      per stage, for training from nothing).
     stages: the network ends after this stage, 1 to 4. None means all four.
+    width: channels of a ResNet's stem and first stage; 64 is the published network.
     frozen_stages: k >= 1 gives the stem and the first k stages no gradient, so that their
       backward pass is not computed, and leaves their statistics as they are. 0 trains everything.
     update_statistics: False normalises with the running statistics also in training.
@@ -72,7 +76,9 @@ def backbone(
   }
   if name in RESNETS:
     block, depths = RESNETS[name]
-    return ResNet(block=block, depths=depths[:stages], **settings)
+    return ResNet(block=block, depths=depths[:stages], width=width, **settings)
+  if width != 64:
+    raise ValueError(f'width is {width}; {name} has its published width only (64 or nothing).')
   if name == 'resnet50_v2':
     return ResNetV2(depths=(3, 4, 6, 3)[:stages], **settings)
   return MobileNetV2(stages=stages, gluon=name == 'mobilenet_v2_gluon', **settings)

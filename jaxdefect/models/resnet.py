@@ -91,6 +91,7 @@ class ResNet(nn.Module):
   Attributes:
     block: ``BasicBlock`` or ``Bottleneck``.
     depths: blocks of every stage that the network has.
+    width: channels of the stem and of the first stage's 3x3 convolutions; doubles every stage.
     frozen_stages: k >= 1 gives the stem and the first k stages no gradient and leaves their
       statistics as they are; 0 trains everything.
     update_statistics: False normalises with the running statistics also in training.
@@ -100,6 +101,7 @@ class ResNet(nn.Module):
 
   block: type[BasicBlock] | type[Bottleneck]
   depths: tuple[int, ...]
+  width: int = 64
   frozen_stages: int = 0
   update_statistics: bool = True
   dtype: Any = jnp.float32
@@ -108,7 +110,7 @@ class ResNet(nn.Module):
   @property
   def stage_features(self) -> tuple[int, ...]:
     """Channels of every map."""
-    return tuple(64 * 2**k * self.block.expansion for k in range(len(self.depths)))
+    return tuple(self.width * 2**k * self.block.expansion for k in range(len(self.depths)))
 
   @nn.nowrap
   def frozen(self, path: tuple[str, ...]) -> bool:
@@ -141,14 +143,14 @@ class ResNet(nn.Module):
       return not train or not self.update_statistics or stage <= self.frozen_stages
 
     norm = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name='bn1')
-    x = Conv(64, 7, stride=2, padding=3, dtype=self.dtype, name='conv1')(x)
+    x = Conv(self.width, 7, stride=2, padding=3, dtype=self.dtype, name='conv1')(x)
     x = nn.relu(norm(x, use_running_average=running(1), valid=valid))
     x = max_pool(x)
     maps = []
     for stage, depth in enumerate(self.depths, start=1):
       for index in range(depth):
         x = self.block(
-          channels=64 * 2 ** (stage - 1),
+          channels=self.width * 2 ** (stage - 1),
           stride=2 if stage > 1 and index == 0 else 1,
           axis_name=self.axis_name,
           dtype=self.dtype,
