@@ -18,7 +18,7 @@ test: .venv/test lint
 lint: .venv/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m launch.reproduce --check
 
 .venv/bin/pip:
