@@ -8,7 +8,6 @@ files say.
 
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -101,6 +100,10 @@ def main(values: flags.FlagValues) -> None:
         raise ValueError(f'there is no table {name!r}; there are {", ".join(tables.TABLES)}')
     for name in values.table:
       _run_table(name, values)
+  _render(docs)
+
+
+def _render(docs: pathlib.Path) -> None:
   (docs / 'results.md').write_text(results_page.render(docs / 'results'))
 
 
@@ -117,9 +120,9 @@ def _run_table(name: str, values: flags.FlagValues) -> None:
       result = run_cell(cell, seed, pathlib.Path(values.workdir))
       path.parent.mkdir(parents=True, exist_ok=True)
       report.write_json(path, result)
+      _render(pathlib.Path(values.docs))
       figure = result['metrics'][cell.metric]
       print(f'{name} {cell.row}, {cell.column}, seed {seed}: {100 * figure:.2f} %', flush=True)
-      sys.stdout.flush()
 
 
 if __name__ == '__main__':
