@@ -78,9 +78,8 @@ def make_pictures(folder: pathlib.Path, kind: str, per_class: int = 8) -> None:
   if kind == 'mixedwm38':
     from jaxdefect.data.sources import mixedwm38
 
-    codes = np.array(
-      [mixedwm38.multi_hot(c) for c in mixedwm38.CLASSES for _ in range(4)], np.uint8
-    )
+    patterns = [c.split('+') for c in mixedwm38.CLASSES for _ in range(4)]
+    codes = np.array([[int(b in p) for b in mixedwm38.BASIC] for p in patterns], np.uint8)
     folder.mkdir(parents=True)
     maps = generator.integers(0, 3, (len(codes), 52, 52), np.uint8)
     np.savez(folder / 'Wafer_Map_Datasets.npz', arr_0=maps, arr_1=codes)

@@ -1,7 +1,9 @@
 """TFDS builders of the data sets, written as array_record without TensorFlow.
 
-  >>> builder = Neu(data_dir=out, manual_dir=folder)        # doctest: +SKIP
-  >>> builder.build()                                       # doctest: +SKIP
+::
+
+  builder = Neu(data_dir=out, manual_dir=folder)
+  builder.build()
 
 ``sources.load('tfds', name='neu', dir=out)`` reads the result back as a ``Source``. The official
 archives have no download address, so a builder reads the unpacked ``manual_dir``.

@@ -6,6 +6,7 @@ A report prints it beside the model. What a linear map of a few hundred pixels g
 network; it is fitted on the same images and predicts through the same runner as any method.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 
 import jax
@@ -67,7 +68,10 @@ def fit(
     basis = basis[singular > 1e-9 * max(singular[0], 1e-300)]
     if len(basis):
       model = LogisticRegression(C=inverse_strength, max_iter=5000)
-      model.fit((x / scale) @ basis.T, y)
+      with warnings.catch_warnings():
+        # One picture per class is few, and still classification.
+        warnings.filterwarnings('ignore', message='The number of unique classes')
+        model.fit((x / scale) @ basis.T, y)
       weights, offsets = model.coef_, model.intercept_
       if len(seen) == 2:  # one row: the second class against the first
         weights, offsets = np.concatenate([0 * weights, weights]), np.append(0.0, offsets)

@@ -91,16 +91,16 @@ def scatter_to_winners(g: jax.Array, winner: jax.Array, size: tuple[int, int]) -
   return full[:, 1 : 1 + size[0], 1 : 1 + size[1]]
 
 
-def pool_forward(x: jax.Array, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+def _pool_forward(x: jax.Array, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
   del size
   return pool_with_winner(x)
 
 
-def pool_backward(size: tuple[int, int], winner: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+def _pool_backward(size: tuple[int, int], winner: jax.Array, g: jax.Array) -> tuple[jax.Array]:
   return (scatter_to_winners(g, winner, size),)
 
 
-shifted_max_pool.defvjp(pool_forward, pool_backward)
+shifted_max_pool.defvjp(_pool_forward, _pool_backward)
 
 
 def global_average_pool(x: jax.Array) -> jax.Array:

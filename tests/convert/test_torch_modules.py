@@ -139,7 +139,7 @@ def test_pixels_are_normalised(randomise):
   ('family', 'arguments', 'sentence'),
   [
     ('detector', {}, "family 'detector' must be one of classifier, recogniser"),
-    ('classifier', {'backbone': 'vgg'}, "backbone 'vgg' must be one of resnet18"),
+    ('classifier', {'backbone': 'vgg'}, "backbone 'vgg' must be one of resnet10"),
     ('classifier', {'stages': 5}, 'stages must be 1, 2, 3, 4 or None'),
     ('classifier', {'classes': ['a']}, 'classes has 1 names, num_classes is 3'),
     ('classifier', {'colour': 1}, "do not fit the family 'classifier'.*colour"),

@@ -9,6 +9,7 @@ from jaxdefect import models
 from jaxdefect.convert import torch_modules, torch_params
 
 _BACKBONES = (
+  'resnet10',
   'resnet18',
   'resnet34',
   'resnet50',
@@ -19,8 +20,8 @@ _BACKBONES = (
 )
 
 
-def _template(name, stages=None):
-  module = models.backbone(name, stages=stages)
+def _template(name, stages=None, **settings):
+  module = models.backbone(name, stages=stages, **settings)
   blank = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
   return jax.eval_shape(module.init, jax.random.key(0), blank)
 
@@ -108,3 +109,11 @@ def test_rejects_state_that_does_not_fit(change, sentence):
 def test_rejects_what_pytorch_cannot_name(variables, sentence):
   with pytest.raises(ValueError, match=sentence):
     torch_params.to_state_dict(variables)
+
+
+def test_slim_network_has_the_same_keys_and_shapes():
+  template = _template('resnet10', width=16)
+  state = torch_params.to_state_dict(_randomly_filled(template))
+  twin = torch_modules.backbone('resnet10', width=16).state_dict()
+  shapes = {k: tuple(v.shape) for k, v in twin.items() if not k.endswith('num_batches_tracked')}
+  assert shapes == {k: v.shape for k, v in state.items()}

@@ -170,7 +170,7 @@ def test_bfloat16_maps_and_float32_variables():
 @pytest.mark.parametrize(
   ('settings', 'sentence'),
   [
-    ({'name': 'resnet20'}, 'backbone name must be one of resnet18, .* got .resnet20.'),
+    ({'name': 'resnet20'}, 'backbone name must be one of resnet10, .* got .resnet20.'),
     ({'name': 'resnet18', 'stages': 5}, 'stages must be 1, 2, 3, 4 or None .* got 5'),
     ({'name': 'resnet18', 'stages': 2, 'frozen_stages': 3}, 'between 0 and 2 .* got 3'),
   ],
