@@ -35,7 +35,7 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
     _parse(define, values)
     _remember_compilations()
     main(values)
-  except (ValueError, OSError, FloatingPointError) as error:
+  except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
     if debug:
       raise
     _fail(str(error))

@@ -10,7 +10,6 @@ import pathlib
 import jax
 from absl import flags
 
-from jaxdefect.convert import export, parity
 from launch import command, experiment
 
 TARGETS = ('torch',)
@@ -27,6 +26,10 @@ def main(values: flags.FlagValues) -> None:
   command.require(values, 'workdir', 'to', 'out')
   if values.to not in TARGETS:
     raise ValueError(f'--to is {values.to!r}; it can be {", ".join(TARGETS)}')
+  try:
+    from jaxdefect.convert import export, parity
+  except ModuleNotFoundError as error:
+    raise ValueError(f'{error}: pip install torch') from None
   directory = pathlib.Path(values.workdir)
   run = experiment.read_run(directory)
   if run.method.deploy is None:

@@ -35,7 +35,8 @@ def save_fitted(path: str | os.PathLike, fitted: Fitted) -> None:
   arrays: dict[str, np.ndarray] = {}
   for field in _FIELDS:
     _flatten(getattr(fitted, field), (field,), arrays)
-  metadata = {'format': _FORMAT, 'classes': json.dumps(list(fitted.classes))}
+  # One entry only: safetensors does not promise an order, and equal models should be equal files.
+  metadata = {_FORMAT: json.dumps({'classes': list(fitted.classes)})}
   partial = path.with_name(path.name + '.tmp')
   try:
     partial.write_bytes(safetensors.numpy.save(arrays, metadata=metadata))
@@ -65,7 +66,7 @@ def load_fitted(path: str | os.PathLike) -> Fitted:
       arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   except safetensors.SafetensorError as error:
     raise ValueError(f'{path} is not a fitted model: {error}') from None
-  if metadata.get('format') != _FORMAT:
+  if _FORMAT not in metadata:
     raise ValueError(f'{path} is not a fitted model of format {_FORMAT}')
   tree: dict[str, Any] = {}
   for name, value in arrays.items():
@@ -79,7 +80,7 @@ def load_fitted(path: str | os.PathLike) -> Fitted:
     model_state=tree.get('model_state', {}),
     memory=tree.get('memory'),
     calibration=tree.get('calibration'),
-    classes=tuple(json.loads(metadata['classes'])),
+    classes=tuple(json.loads(metadata[_FORMAT])['classes']),
   )
 
 

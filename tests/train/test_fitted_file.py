@@ -24,6 +24,8 @@ def test_there_and_back_is_exact(tmp_path):
   assert back.classes == FITTED.classes
   assert back.calibration is None
   assert [p.name for p in tmp_path.iterdir()] == ['fitted.safetensors']
+  train.save_fitted(tmp_path / 'again', back)
+  assert (tmp_path / 'again').read_bytes() == (tmp_path / 'fitted.safetensors').read_bytes()
 
 
 def test_transposed_array_keeps_its_values(tmp_path):
