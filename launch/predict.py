@@ -78,7 +78,7 @@ def _write_table(folder: pathlib.Path, rows: list[dict], classes: tuple[str, ...
 
 def draw_overlays(folder, run, source, batches, ceiling) -> None:
   """One PNG per picture, under the picture's own path."""
-  explain = jax.jit(functools.partial(gradcam.gradcam, run.method.activations))
+  explain = jax.jit(functools.partial(gradcam.gradcam, run.method.activations, contrast=True))
   for batch in batches:
     _, maps = explain(run.fitted, batch)
     for row in np.flatnonzero(batch['valid']):

@@ -21,6 +21,7 @@ def gradcam(
   batch: Batch,
   *,
   targets: jax.Array | None = None,
+  contrast: bool = False,
 ) -> tuple[Any, jax.Array]:
   r"""Class activation maps, weighted by gradients.
 
@@ -39,6 +40,9 @@ def gradcam(
     fitted: what predicts.
     batch: as in ``contracts.batch``.
     targets: [N] integers, the class to explain in each image; None explains the predicted one.
+    contrast: explain :math:`s_t` minus the mean score of the other classes: what speaks for the
+      class *rather than* for another. A softmax cannot see what all logits share, and a cosine
+      near 1 has no slope left, while its lead over the other classes has.
 
   Returns:
     The predictions, and the maps [N,h,w] float32, zero for padding.
@@ -66,6 +70,9 @@ def gradcam(
     predictions, maps = activations(fitted, batch, tap)
     chosen = predictions.scores.argmax(axis=-1) if targets is None else jnp.asarray(targets)
     scores = jnp.take_along_axis(predictions.scores, chosen[:, None], axis=-1)[:, 0]
+    if contrast:
+      others = predictions.scores.sum(axis=-1) - scores
+      scores = scores - others / max(num_classes - 1, 1)
     return jnp.where(valid, scores, 0.0).sum(), (predictions, maps)
 
   tap = jnp.zeros(maps_shape.shape, maps_shape.dtype)

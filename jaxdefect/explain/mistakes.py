@@ -56,7 +56,7 @@ def evidence_ceiling(
   Returns:
     The ceiling, in the unit of ``gradcam``.
   """
-  explain = jax.jit(functools.partial(gradcam.gradcam, activations))
+  explain = jax.jit(functools.partial(gradcam.gradcam, activations, contrast=True))
   maps = (
     one
     for batch in batches
@@ -96,7 +96,7 @@ def illustrate(
     raise ValueError('ceiling is None; the overlays need the one colour scale of the model.')
   explain = None
   if activations is not None:
-    explain = jax.jit(functools.partial(gradcam.gradcam, activations))
+    explain = jax.jit(functools.partial(gradcam.gradcam, activations, contrast=True))
   wanted = {int(row['row']): row for row in rows}
   found: dict[int, Mistake] = {}
   start = 0

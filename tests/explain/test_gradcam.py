@@ -115,3 +115,14 @@ def test_rejects_bad_targets():
     gradcam(_activations, FITTED, _batch(), targets=np.array([0, 1, 2]))
   with pytest.raises(AssertionError):
     gradcam(_activations, FITTED, _batch(), targets=np.array([0, 1]))
+
+
+def test_contrast_by_hand_ignores_what_all_classes_share():
+  batch, targets = _batch(), np.array([0, 1, 0])
+  shared = FITTED.replace(params={'kernel': KERNEL + jnp.array([[7.0], [-4.0]])})
+  _, maps = gradcam(_activations, FITTED, batch, targets=targets, contrast=True)
+  _, same = gradcam(_activations, shared, batch, targets=targets, contrast=True)
+  np.testing.assert_allclose(maps, same, atol=1e-5)
+  lead = np.asarray(KERNEL[:, [0, 1]] - KERNEL[:, [1, 0]])[:, targets].T / 20  # [N, C]
+  expected = np.maximum(0, (batch['image'] * lead[:, None, None, :]).sum(-1))
+  np.testing.assert_allclose(maps, expected, rtol=1e-5, atol=1e-6)

@@ -56,8 +56,9 @@ def test_overlay_explains_the_predicted_class():
   rows = _rows()
   found = mistakes.illustrate(rows, FITTED, _batches(), activations=_activations, ceiling=2.0)
   for one in found:
-    # d score / d A = -0.1 / 16 for 'dark' and +0.1 / 16 for 'bright': only bright has evidence.
-    level = 0.1 / 16 * one.image[0, 0, 0] if one.predicted == 'bright' else 0.0
+    # d score / d A = -0.1 / 16 for 'dark' and +0.1 / 16 for 'bright', so the lead of 'bright' has
+    # the slope 0.2 / 16: only bright has evidence.
+    level = 0.2 / 16 * one.image[0, 0, 0] if one.predicted == 'bright' else 0.0
     expected = overlays.overlay(one.image, np.full((4, 4), level), ceiling=2.0)
     np.testing.assert_array_equal(one.overlay, expected)
 
@@ -67,8 +68,8 @@ def test_ceiling_ignores_padding():
   for batch in batches:
     batch['image'] = np.where(batch['valid'][:, None, None, None], batch['image'], 255)
   ceiling = mistakes.evidence_ceiling(_activations, FITTED, batches, quantile=1.0)
-  # The brightest valid picture, 60, is called bright; its gradient is 0.1 / 16 per pixel.
-  assert ceiling == pytest.approx(60 * 0.1 / 16)
+  # The brightest valid picture, 60, is called bright; its lead's gradient is 0.2 / 16 per pixel.
+  assert ceiling == pytest.approx(60 * 0.2 / 16)
 
 
 def test_no_mistake_gives_no_picture():
