@@ -187,7 +187,8 @@ def mistakes(worst: Sequence[Mistake], ceiling: float | None) -> Markup:
   if ceiling is not None and any(one.overlay is not None for one in worst):
     sentence += (
       ' On the right what spoke for the predicted class rather than the others (Grad-CAM), on one '
-      'absolute colour scale that was set on calibration pictures: a calm picture means little evidence.'
+      'absolute colour scale that was set on calibration pictures: a calm picture means little '
+      'evidence.'
     )
     parts.append(figure(plots.color_scale(ceiling), ''))
   parts.insert(1, tag('p', sentence, class_='quiet'))
