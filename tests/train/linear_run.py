@@ -17,7 +17,9 @@ SPEC = DataSpec(batch={}, classes=('flat', 'scratch'), counts=(50, 50))
 STEPS = 200
 
 
-def make(*, axis_name=None, features=3, learning_rate=0.05, average_decay=None, prepare=None):
+def make(
+  *, axis_name=None, features=3, learning_rate=0.05, average_decay=None, prepare=None, empty=True
+):
   """A method whose loss is masked, noisy per example, and leaves a frozen bias."""
   optimizer = optim.partition.freeze(
     optim.sgd(learning_rate=learning_rate, steps=STEPS, schedule='cosine'),
@@ -27,8 +29,9 @@ def make(*, axis_name=None, features=3, learning_rate=0.05, average_decay=None, 
   def init(key, spec, pretrained=None):
     kernel = jax.random.normal(key, (features, len(spec.classes)))
     params = {'kernel': kernel, 'bias': jnp.zeros(len(spec.classes))} | (pretrained or {})
-    # A float like any other, and an array without elements, which Orbax cannot store.
-    model_state = {'seen': jnp.zeros(()), 'bank': jnp.zeros((0, 3))}
+    model_state = {'seen': jnp.zeros(())}
+    if empty:  # an array without elements, which Orbax cannot store
+      model_state['bank'] = jnp.zeros((0, 3))
     return optim.initial_state(params, model_state, optimizer, average_decay=average_decay)
 
   def loss(key, params, model_state, batch):
