@@ -26,14 +26,14 @@ def main(values: flags.FlagValues) -> None:
   command.require(values, 'workdir', 'to', 'out')
   if values.to not in TARGETS:
     raise ValueError(f'--to is {values.to!r}; it can be {", ".join(TARGETS)}')
-  try:
-    from jaxdefect.convert import export, parity
-  except ModuleNotFoundError as error:
-    raise ValueError(f'{error}: pip install torch') from None
   directory = pathlib.Path(values.workdir)
   run = experiment.read_run(directory)
   if run.method.deploy is None:
     raise ValueError(f'the method {run.config.method.name} cannot be converted')
+  try:
+    from jaxdefect.convert import export, parity
+  except ModuleNotFoundError as error:
+    raise ValueError(f'{error}: pip install torch') from None
   source, split = experiment.read_split(directory, run.config)
   indices = (split.test or split.train)[: values.images]
   batches = experiment.eval_batches(run.config, source, indices, run.fitted.classes)
