@@ -97,9 +97,9 @@ TABLES: dict[str, Table] = {
   'B3': Table(
     'NEU, k images per class (source B, Table III)',
     _START
-    + ' 10 seeds, each with another choice of the k images; 600 test images per seed. Crops, frozen '
-    'stages and the compared embedding were chosen by looking at test images of seeds 0, 1 and 3 at '
-    'k = 10, so those three seeds flatter the recipe.',
+    + ' 10 seeds, each with another choice of the k images; 600 test images per seed. Crops, '
+    'frozen stages and the compared embedding were chosen by looking at test images of seeds 0, 1 '
+    'and 3 at k = 10, so those three seeds flatter the recipe.',
     10,
     _k_shot(
       'neu',
