@@ -2,10 +2,11 @@
 
     python -m benchmarks.gpu
 
-One command for the whole suite: ResNet-50 and ResNet-18, float32 and bfloat16. The peer runs
-plain and as its documentation tunes it: channels_last, autocast, ``torch.compile``, cuDNN's own
-search. Writes ``benchmarks/results/gpu-<device>.json``. Needs jax with CUDA, flax, optax and
-torch, and nothing else.
+One command for the whole suite: ResNet-50 and ResNet-18, and deformable convolution, float32 and
+bfloat16. The peer runs plain and as its documentation tunes it: channels_last, autocast,
+``torch.compile``, cuDNN's own search. Writes ``benchmarks/results/gpu-<device>.json`` and
+``deform-conv-<device>.json``. Needs jax with CUDA, flax, optax and torch, and nothing else;
+torchvision, here or in another interpreter, is met where it is found.
 """
 
 import argparse
@@ -20,6 +21,7 @@ def main() -> None:
   parser.add_argument('--rounds', type=int, default=15)
   parser.add_argument('--repeats', type=int, default=5, help='steps per timed call')
   parser.add_argument('--no-compile', action='store_true', help='leave torch.compile out')
+  parser.add_argument('--torchvision-python', help='an interpreter that has torchvision')
   arguments = parser.parse_args()
 
   # Both frameworks live in one process: neither may take all of the memory.
@@ -29,7 +31,7 @@ def main() -> None:
   import jax.numpy as jnp
   import torch
 
-  from benchmarks import ours, peers, timing
+  from benchmarks import deform_conv, ours, peers, timing
 
   if jax.default_backend() != 'gpu' or not torch.cuda.is_available():
     raise SystemExit('benchmarks.gpu needs a GPU that both jax and torch see.')
@@ -72,6 +74,14 @@ def main() -> None:
     batch=arguments.batch,
     side=arguments.side,
     steps_per_call=arguments.repeats,
+  )
+  print(f'wrote {path}')
+  path = deform_conv.measure(
+    torchvision_python=arguments.torchvision_python or deform_conv.default_torchvision(),
+    version='v1',
+    threads=os.cpu_count() or 1,
+    rounds=arguments.rounds,
+    repeats=20,
   )
   print(f'wrote {path}')
 

@@ -15,8 +15,8 @@ from absl import flags
 
 from jaxdefect import data
 from jaxdefect.contracts import References
-from jaxdefect.evaluate import classification, few_shot, runner
-from launch import command, experiment
+from jaxdefect.evaluate import few_shot, runner
+from launch import command, experiment, tasks
 
 
 def define(values: flags.FlagValues) -> None:
@@ -40,8 +40,8 @@ def main(values: flags.FlagValues) -> None:
   else:
     source, split = experiment.read_split(directory, run.config)
     batches = experiment.eval_batches(run.config, source, split.test, run.fitted.classes)
-    predictions, seen = runner.predict_all(run.method.predict, run.fitted, batches)
-    result = classification.evaluate(predictions, seen['label'], run.fitted.classes)
+    predictions, seen = runner.predict_all(run.method.predict, run.fitted, batches, keys=tasks.SEEN)
+    result = tasks.of(predictions).evaluate(predictions, seen, run.fitted.classes)
   for name, value in result['metrics'].items():
     if '/' not in name or values.data:
       interval = result['intervals'].get(name)

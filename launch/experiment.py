@@ -16,10 +16,20 @@ from ml_collections import ConfigDict
 
 from jaxdefect import data, methods, optim, train
 from jaxdefect.contracts import DataSpec, Fitted, Method, References
-from jaxdefect.data import batching, splits
+from jaxdefect.data import batching, box_splits, splits
 from jaxdefect.train import parallel
 
-_NOT_FOR_SOURCE = ('name', 'image_size', 'interpolation')
+_NOT_FOR_SOURCE = ('name', 'image_size', 'interpolation', 'max_boxes')
+
+# split.kind -> the function that makes it; the second three are for boxes.
+SPLITS = {
+  'few_shot': splits.few_shot,
+  'fraction': splits.fraction,
+  'unseen_classes': splits.unseen_classes,
+  'boxes_few_shot': box_splits.boxes_few_shot,
+  'boxes_fraction': box_splits.boxes_fraction,
+  'boxes_unseen': box_splits.boxes_unseen,
+}
 
 
 class Experiment(NamedTuple):
@@ -53,10 +63,9 @@ def make_split(config: ConfigDict, source: data.Source, seed: int) -> splits.Spl
   """Splits by ``config.split``: its ``kind`` is a function of ``data.splits``."""
   settings = config.to_dict()
   kind = settings.pop('kind')
-  kinds = ('few_shot', 'fraction', 'unseen_classes')
-  if kind not in kinds:
-    raise ValueError(f'split.kind is {kind!r}; it can be {", ".join(kinds)}')
-  function = getattr(splits, kind)
+  if kind not in SPLITS:
+    raise ValueError(f'split.kind is {kind!r}; it can be {", ".join(SPLITS)}')
+  function = SPLITS[kind]
   return function(source, seed=seed, **keyword_arguments(function, settings, where=f'split {kind}'))
 
 
@@ -115,25 +124,34 @@ def build(config: ConfigDict, seed: int, *, split_file: pathlib.Path | None = No
   else:
     split = make_split(config.split, source, seed)
   batching.verify(source, split.train + split.validation + split.references + split.test)
-  # Classes that are kept for later (unseen_classes) are unknown to the training.
-  known = sorted({int(label) for label in source.labels[list(split.train)]})
-  classes = tuple(source.classes[c] for c in known)
-  height, width = config.data.image_size
-  shape = (config.batch_size // config.devices,)
+  # Classes that are kept for later (unseen_classes, boxes_unseen) are unknown to the training.
+  classes = classes_of(config, source, split.train)
   spec = DataSpec(
-    batch={
-      'image': jax.ShapeDtypeStruct((*shape, height, width, 3), np.uint8),
-      'label': jax.ShapeDtypeStruct(shape, np.int32),
-      'valid': jax.ShapeDtypeStruct(shape, np.bool_),
-      'index': jax.ShapeDtypeStruct(shape, np.int32),
-    },
+    batch=batching.batch_spec(
+      config.batch_size // config.devices,
+      tuple(config.data.image_size),
+      max_boxes=max_boxes(config),
+    ),
     classes=classes,
-    counts=source.counts(split.train, classes=classes),
+    counts=(source.counts if max_boxes(config) is None else source.box_counts)(
+      split.train, classes=classes
+    ),
   )
   axis_name = parallel.axis_name(config.devices)
   method = make_method(config, steps=config.steps, axis_name=axis_name)
   pretrained, pretrained_source = load_pretrained(config)
   return Experiment(config, source, split, spec, method, pretrained, pretrained_source)
+
+
+def max_boxes(config: ConfigDict) -> int | None:
+  """How many boxes a batch has room for per image; None where the data have labels alone."""
+  return config.data.max_boxes if 'max_boxes' in config.data else None
+
+
+def classes_of(config: ConfigDict, source: data.Source, indices: Any) -> tuple[str, ...]:
+  """The classes among some images, or among their boxes, in the order of the source."""
+  count = source.counts if max_boxes(config) is None else source.box_counts
+  return tuple(name for name, n in zip(source.classes, count(indices)) if n)
 
 
 def eval_batches(config: ConfigDict, source: data.Source, indices: Any, classes: tuple[str, ...]):
@@ -145,13 +163,13 @@ def eval_batches(config: ConfigDict, source: data.Source, indices: Any, classes:
     image_size=tuple(config.data.image_size),
     interpolation=config.data.interpolation,
     classes=classes,
+    max_boxes=max_boxes(config),
   )
 
 
 def references(config: ConfigDict, source: data.Source, indices: Any) -> References:
   """The images at ``indices`` as ``adapt`` takes them, labelled with the classes among them."""
-  present = sorted({int(label) for label in source.labels[list(indices)]})
-  classes = tuple(source.classes[c] for c in present)
+  classes = classes_of(config, source, indices)
   return References(classes=classes, batches=eval_batches(config, source, indices, classes))
 
 
@@ -204,6 +222,7 @@ class Finished(NamedTuple):
   config: ConfigDict
   method: Method
   fitted: Fitted
+  directory: pathlib.Path
 
 
 def read_run(directory: pathlib.Path) -> Finished:
@@ -219,7 +238,7 @@ def read_run(directory: pathlib.Path) -> Finished:
       f'--workdir={directory / f"seed_{config.seeds[0]}"}'
     )
   fitted = train.load_fitted(directory / 'fitted.safetensors')
-  return Finished(config, make_method(config, steps=config.steps), fitted)
+  return Finished(config, make_method(config, steps=config.steps), fitted, directory)
 
 
 def read_split(directory: pathlib.Path, config: ConfigDict) -> tuple[data.Source, splits.Split]:

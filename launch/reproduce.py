@@ -15,8 +15,10 @@ from ml_collections import ConfigDict
 
 from jaxdefect import data
 from jaxdefect.explain import report
-from launch import command, evaluate, experiment, results_page, tables, train
+from launch import adaptation, command, evaluate, experiment, results_page, tables, train
 
+# Lists of file names, which stay with the run.
+_LISTS = ('near_duplicates', 'left_out')
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
 
 
@@ -33,9 +35,18 @@ def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
   config = load_config(cell.config, cell.overrides, seed)
   directory = runs / _slug(cell.config, cell.overrides) / f'seed_{seed}'
   result = train.train_seed(config, seed, directory)
-  if cell.shots is not None:
+  if cell.shots == 'boxes':
+    result = {**result, **_from_boxes(directory)}
+  elif cell.shots is not None:
     result = {**result, **_from_shots(cell, directory)}
   return compact(result)
+
+
+def _from_boxes(directory: pathlib.Path) -> dict:
+  path = directory / 'boxes.json'
+  if not path.exists():
+    report.write_json(path, adaptation.from_boxes(directory, (5, 10)))
+  return {**json.loads(path.read_text()), 'intervals': {}}
 
 
 def _from_shots(cell: tables.Cell, directory: pathlib.Path) -> dict:
@@ -59,13 +70,15 @@ def compact(result: dict) -> dict:
   """What is committed of a report: no machine's paths, no lists of file names."""
   keys = ('metrics', 'intervals', 'interval_kinds', 'confidence', 'n', 'classes', 'support')
   keys += ('confusion_matrix', 'seed', 'seconds', 'start_weights', 'versions', 'draws', 'sd')
+  keys += ('parameters', 'training_boxes')
   kept = {k: result[k] for k in keys if k in result}
-  kept['floor'] = {'accuracy': result['floor']['metrics']['accuracy']}
+  if 'floor' in result:
+    kept['floor'] = {'accuracy': result['floor']['metrics']['accuracy']}
   config = json.loads(json.dumps(result['config']))
   for part in ('data', 'pretrained'):
     if 'dir' in config.get(part, {}):
       config[part]['dir'] = pathlib.PurePath(config[part]['dir']).name
-  split = {k: v for k, v in result['split'].items() if k not in ('near_duplicates', 'left_out')}
+  split = {k: v for k, v in result['split'].items() if k not in _LISTS}
   split['groups_of_near_duplicates'] = len(result['split'].get('near_duplicates', ()))
   return {**kept, 'split': split, 'config': config}
 

@@ -1,11 +1,12 @@
 """Renders docs/results.md from the committed figures of real runs; nothing on it is typed."""
 
+import functools
 import json
 import pathlib
 import re
 
 from jaxdefect.evaluate import intervals
-from launch import tables
+from launch import detection_rows, tables
 
 HEAD = """# Results
 
@@ -14,6 +15,10 @@ report of one real run. Do not edit. Accuracy in %, mean over seeds with Student
 the mean; sd is the standard deviation over seeds, n the test images of all seeds together. 'Pixels'
 is a linear model on the pixels of the same split: what needs no learned features. Minutes are wall
 time of training on a machine that other work shared: an upper bound, not a benchmark.
+
+Detectors: average precision in %, as pycocotools has it; in brackets the 95 % interval, over seeds
+(Student) where there are several, over the test images of the one run (bootstrap) where there is
+one. M is millions of parameters, counted in the trained model.
 """
 
 
@@ -35,6 +40,9 @@ def render(folder: pathlib.Path) -> str:
   parts = [HEAD]
   for name, table in tables.TABLES.items():
     parts += ['', f'## {name}. {table.title}', '', table.note, '']
+    if table.metrics:
+      parts += detection_rows.lines(table, functools.partial(_runs, folder, name, table))
+      continue
     rows = [_row(folder, name, table, cell) for cell in table.cells]
     parts += [
       '| method | setting | paper | ours | 95 % interval | sd | seeds | n | pixels | minutes |',
@@ -52,11 +60,7 @@ def render(folder: pathlib.Path) -> str:
 
 
 def _row(folder: pathlib.Path, name: str, table: tables.Table, cell: tables.Cell) -> str:
-  runs = []
-  for seed in range(table.seeds):
-    file = path(folder, name, cell, seed)
-    if file.exists():
-      runs.append(json.loads(file.read_text()))
+  runs = _runs(folder, name, table, cell)
   paper = '' if cell.paper is None else f'{cell.paper:.2f}'
   if not runs:
     return f'| {cell.row} | {cell.column} | {paper} | not run | | | 0 of {table.seeds} | | | |'
@@ -74,6 +78,11 @@ def _row(folder: pathlib.Path, name: str, table: tables.Table, cell: tables.Cell
     f'| {cell.row} | {cell.column} | {paper} | {mean:.2f} | {interval} | {spread} | {seeds} | '
     f'{n:,} | {pixels} | {minutes:.1f} |'
   )
+
+
+def _runs(folder: pathlib.Path, name: str, table: tables.Table, cell: tables.Cell) -> list[dict]:
+  files = [path(folder, name, cell, seed) for seed in range(table.seeds)]
+  return [json.loads(file.read_text()) for file in files if file.exists()]
 
 
 def _all(folder: pathlib.Path) -> list[dict]:

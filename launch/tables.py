@@ -1,49 +1,7 @@
-"""The tables of the sources as grids of runs: what is run, and what the paper printed.
+"""The tables of recognisers as grids of runs: what is run, and what the paper printed."""
 
-A ``Cell`` is one figure of a table: a config with overrides, run once per seed.
-"""
-
-from typing import NamedTuple
-
-
-class Cell(NamedTuple):
-  """One figure of a table.
-
-  Attributes:
-    row: name of the row.
-    column: name of the column.
-    config: file and variant below configs/.
-    overrides: ``{'split.per_class': 20}``.
-    metric: the figure in the report.
-    paper: what the source printed, in %; None where it has no such figure.
-    shots: data set ('' for the run's own unseen classes) on which the run is tried from a few
-      references per class; None scores the run's test part.
-  """
-
-  row: str
-  column: str
-  config: str
-  overrides: dict
-  metric: str = 'accuracy'
-  paper: float | None = None
-  shots: str | None = None
-
-
-class Table(NamedTuple):
-  """A table of a source.
-
-  Attributes:
-    title: heading.
-    note: what differs from the paper, in whole sentences.
-    seeds: how many runs per cell.
-    cells: the figures.
-  """
-
-  title: str
-  note: str
-  seeds: int
-  cells: tuple[Cell, ...]
-
+from launch import detection_tables
+from launch.grid import Cell, Table
 
 OURS, BASELINE = 'contrastive + margin', 'cross-entropy'
 FROZEN = 'no training: ImageNet features'
@@ -161,3 +119,5 @@ TABLES: dict[str, Table] = {
     ),
   ),
 }
+
+TABLES |= detection_tables.TABLES

@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 from jaxdefect import train
 from jaxdefect.contracts import to_fitted
 from jaxdefect.data import batching, splits
-from jaxdefect.evaluate import classification
+from jaxdefect.evaluate.seeds import aggregate
 from jaxdefect.explain import report
-from launch import command, experiment, reporting
+from launch import command, experiment, reporting, tasks
 
 
 def train_seed(
@@ -51,6 +51,7 @@ def train_seed(
       image_size=tuple(config.data.image_size),
       interpolation=config.data.interpolation,
       classes=made.spec.classes,
+      max_boxes=experiment.max_boxes(config),
       straddle_epochs=len(made.split.train) < config.batch_size,
       seed=seed,
     ),
@@ -102,19 +103,18 @@ def train_seeds(config: ConfigDict, directory: pathlib.Path, *, progress: bool =
     single.seeds = (seed,)
     reports.append(train_seed(single, seed, directory / f'seed_{seed}', progress=progress))
   experiment.write_config(config, directory)
-  summary = classification.aggregate(reports)
+  summary = aggregate(reports)
   summary |= {
     'seeds': list(seeds),
     'seconds': round(sum(r['seconds'] for r in reports), 1),
-    'floor': {
-      **classification.aggregate([r['floor'] for r in reports]),
-      'name': reports[0]['floor']['name'],
-    },
     'config': config.to_dict(),
     'start_weights': reports[0]['start_weights'],
     'versions': reports[0]['versions'],
     'warnings': sorted({w for r in reports for w in r['warnings']}),
   }
+  if all('floor' in r for r in reports):
+    floors = aggregate([r['floor'] for r in reports])
+    summary['floor'] = {**floors, 'name': reports[0]['floor']['name']}
   title = f'{config.method.name} on {config.data.name}, {len(seeds)} seeds'
   report.write_report(directory, summary, title=title)
   return json.loads((directory / 'report.json').read_text())
@@ -129,12 +129,13 @@ def main(values: flags.FlagValues) -> None:
   config = command.config(values)
   directory = pathlib.Path(values.workdir or f'runs/{command.config_name()}')
   result = train_seeds(config, directory)
-  for name in ('accuracy', 'macro_f1', 'auroc'):
+  for name in tasks.HEADLINES:
     if name in result['metrics']:
       low, high = result['intervals'].get(name, (float('nan'),) * 2)
       print(f'{name}: {result["metrics"][name]:.4f} [{low:.4f}, {high:.4f}]')
-  floor = result['floor']
-  print(f'{floor["name"]}: accuracy {floor["metrics"]["accuracy"]:.4f}')
+  if 'floor' in result:
+    floor = result['floor']
+    print(f'{floor["name"]}: accuracy {floor["metrics"]["accuracy"]:.4f}')
   print(f'report: {directory / "report.html"}')
 
 

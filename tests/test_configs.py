@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from jaxdefect import methods, optim
-from jaxdefect.data import sources, splits
-from launch import train
+from jaxdefect.data import sources
+from jaxdefect.data.sources import mixedwm38, neu, xsdd
+from launch import experiment, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 NAMES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != '__init__')
@@ -39,7 +40,7 @@ def problems(name: str, config: ConfigDict, doc: str) -> list[str]:
   found += [f'{name}: method has no {k}' for k in config.method if k not in {*settings, 'name'}]
   rule = inspect.signature(getattr(optim, config.optimizer.name)).parameters
   found += [f'{name}: optimizer has no {k}' for k in config.optimizer if k not in {*rule, 'name'}]
-  split = inspect.signature(getattr(splits, config.split.kind)).parameters
+  split = inspect.signature(experiment.SPLITS[config.split.kind]).parameters
   found += [f'{name}: split has no {k}' for k in config.split if k not in {*split, 'kind'}]
   if config.data.name not in sources.names():
     found.append(f'{name}: no data set {config.data.name}')
@@ -66,58 +67,102 @@ def test_a_deliberate_break_is_found():
   assert len(problems('neu', config, 'no command')) == 4
 
 
-def make_pictures(folder: pathlib.Path, kind: str, per_class: int = 8) -> None:
-  """A tiny data set in the official layout: textures that differ from class to class."""
-  generator = np.random.default_rng(0)
+GENERATOR = np.random.default_rng(0)
+BOX = (2, 3, 20, 30)
 
-  def picture(label: int, size: int = 40) -> np.ndarray:
-    x = np.arange(size)
-    wave = 60 * np.sin(x[None, :] * (0.3 + 0.25 * label) + generator.uniform(0, 6))
-    return np.clip(128 + wave + generator.normal(0, 12, (size, size)), 0, 255).astype(np.uint8)
 
-  if kind == 'mixedwm38':
-    from jaxdefect.data.sources import mixedwm38
+def picture(label: int, size: int = 40) -> Image.Image:
+  """A texture that differs from class to class."""
+  x = np.arange(size)
+  wave = 60 * np.sin(x[None, :] * (0.3 + 0.25 * label) + GENERATOR.uniform(0, 6))
+  values = 128 + wave + GENERATOR.normal(0, 12, (size, size))
+  return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
-    patterns = [c.split('+') for c in mixedwm38.CLASSES for _ in range(4)]
-    codes = np.array([[int(b in p) for b in mixedwm38.BASIC] for p in patterns], np.uint8)
-    folder.mkdir(parents=True)
-    maps = generator.integers(0, 3, (len(codes), 52, 52), np.uint8)
-    np.savez(folder / 'Wafer_Map_Datasets.npz', arr_0=maps, arr_1=codes)
-    return
-  if kind == 'neu':
-    classes = ('crazing', 'inclusion', 'patches', 'pitted_surface', 'rolled-in_scale', 'scratches')
-    (folder / 'IMAGES').mkdir(parents=True)
-    (folder / 'ANNOTATIONS').mkdir()
-    for label, name in enumerate(classes):
-      for i in range(1, per_class + 1):
-        Image.fromarray(picture(label)).save(folder / 'IMAGES' / f'{name}_{i}.jpg', quality=95)
-        (folder / 'ANNOTATIONS' / f'{name}_{i}.xml').write_text(
-          f'<annotation><filename>{name}_{i}.jpg</filename>'
-          '<size><width>40</width><height>40</height><depth>1</depth></size>'
-          f'<object><name>{name}</name><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>20</xmax>'
-          '<ymax>30</ymax></bndbox></object></annotation>'
-        )
-    return
-  classes = ('bent', 'dirty', 'good')
-  if kind == 'xsdd':
-    from jaxdefect.data.sources import xsdd
 
-    classes = xsdd.CLASSES
+def make_class_folders(folder: pathlib.Path, classes=('bent', 'dirty', 'good')) -> None:
   for label, name in enumerate(classes):
     (folder / name).mkdir(parents=True)
-    for i in range(per_class):
-      Image.fromarray(picture(label)).save(folder / name / f'{i}.png')
+    for i in range(8):
+      picture(label).save(folder / name / f'{i}.png')
+
+
+def make_mixedwm38(folder: pathlib.Path) -> None:
+  patterns = [c.split('+') for c in mixedwm38.CLASSES for _ in range(4)]
+  codes = np.array([[int(b in p) for b in mixedwm38.BASIC] for p in patterns], np.uint8)
+  folder.mkdir(parents=True)
+  maps = GENERATOR.integers(0, 3, (len(codes), 52, 52), np.uint8)
+  np.savez(folder / 'Wafer_Map_Datasets.npz', arr_0=maps, arr_1=codes)
+
+
+def make_voc(folder: pathlib.Path, *, images='IMAGES', xml='ANNOTATIONS') -> None:
+  (folder / images).mkdir(parents=True)
+  (folder / xml).mkdir(exist_ok=True)
+  box = '<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>'.format(*BOX)
+  for label, name in enumerate(neu.CLASSES):
+    for i in range(1, 9):
+      picture(label).save(folder / images / f'{name}_{i}.jpg', quality=95)
+      (folder / xml / f'{name}_{i}.xml').write_text(
+        f'<annotation><filename>{name}_{i}.jpg</filename>'
+        '<size><width>40</width><height>40</height><depth>1</depth></size>'
+        f'<object><name>{name}</name><bndbox>{box}</bndbox></object></annotation>'
+      )
+
+
+def make_coco(folder: pathlib.Path) -> None:
+  folder.mkdir(parents=True)
+  x0, y0, x1, y1 = BOX
+  content = {'images': [], 'annotations': [], 'categories': []}
+  for label, name in enumerate(('dent', 'scratch')):
+    content['categories'].append({'id': label + 1, 'name': name})
+    for i in range(8):
+      number = 8 * label + i
+      picture(label).save(folder / f'{number}.png')
+      image = {'id': number, 'file_name': f'{number}.png', 'width': 40, 'height': 40}
+      box = {'id': number, 'image_id': number, 'category_id': label + 1}
+      content['images'].append(image)
+      content['annotations'].append({**box, 'bbox': [x0, y0, x1 - x0, y1 - y0]})
+  (folder / 'instances.json').write_text(json.dumps(content))
+
+
+def make_deep_pcb(folder: pathlib.Path) -> None:
+  group = folder / 'PCBData' / 'group0'
+  (group / '0').mkdir(parents=True)
+  (group / '0_not').mkdir()
+  lines = []
+  for i in range(12):
+    for kind in ('test', 'temp'):
+      picture(i % 6, 640).save(group / '0' / f'{i}_{kind}.jpg')
+    (group / '0_not' / f'{i}.txt').write_text(f'200 300 260 350 {i % 6 + 1}\n')
+    lines.append(f'group0/0/{i}.jpg group0/0_not/{i}.txt')
+  (folder / 'PCBData' / 'trainval.txt').write_text('\n'.join(lines[:8]) + '\n')
+  (folder / 'PCBData' / 'test.txt').write_text('\n'.join(lines[8:]) + '\n')
+
+
+# How to make each data set, tiny and in its official layout.
+MAKERS = {
+  'coco': make_coco,
+  'deep_pcb': make_deep_pcb,
+  'folder': make_class_folders,
+  'mixedwm38': make_mixedwm38,
+  'neu': make_voc,
+  'neu_det': make_voc,
+  'voc': make_voc,
+  'xsdd': lambda folder: make_class_folders(folder, xsdd.CLASSES),
+}
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_smoke_run(name, tmp_path):
   config = load(name).get_config('smoke')
   if 'dir' in config.data:
-    make_pictures(tmp_path / 'data', config.data.name)
+    MAKERS[config.data.name](tmp_path / 'data')
     config.data.dir = str(tmp_path / 'data')
+  if 'annotations' in config.data:
+    config.data.annotations = str(tmp_path / 'data' / 'instances.json')
   directory = tmp_path / 'run'
   report = train.train_seeds(config, directory, progress=False)
-  assert 0 <= report['metrics']['accuracy'] <= 1
+  headline = 'map50' if 'max_boxes' in config.data else 'accuracy'
+  assert 0 <= report['metrics'][headline] <= 1
   written = json.loads((directory / 'report.json').read_text())
   assert written['metrics'] == report['metrics']
   for file in ('config.json', 'split.json', 'metrics.jsonl', 'report.html', 'fitted.safetensors'):

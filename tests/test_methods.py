@@ -11,7 +11,16 @@ import optax
 import pytest
 
 from jaxdefect import methods
-from jaxdefect.contracts import DataSpec, Fitted, Method, References, State, to_fitted
+from jaxdefect.contracts import (
+  ClassScores,
+  DataSpec,
+  Detections,
+  Fitted,
+  Method,
+  References,
+  State,
+  to_fitted,
+)
 
 CLASSES = ('dent', 'good', 'scratch')
 SIZE = 16
@@ -19,17 +28,37 @@ SIZE = 16
 SMALL = {
   'classifier': {'backbone': 'resnet18', 'stages': 1},
   'contrastive_margin': {'backbone': 'resnet18', 'stages': 1, 'projection': (8, 4)},
+  'faster_rcnn': {
+    **{'backbone': 'resnet18', 'stages': 1, 'width': 8, 'frozen_stages': 0, 'neck_channels': 8},
+    **{'anchor_sizes': (6.0, 12.0), 'head_width': 16, 'classifier': 'prototype', 'embedding': 8},
+    **{'rpn_samples': 8, 'proposals_before': 12, 'proposals': 8, 'regions': 8},
+    **{'score_threshold': 0.0, 'max_detections': 5},
+  },
 }
 
 # Methods that draw random views of their images.
-VIEWS = {'classifier', 'contrastive_margin'}
+VIEWS = {
+  'classifier': {'crop_scale': (0.5, 1.0)},
+  'contrastive_margin': {'crop_scale': (0.5, 1.0)},
+  'faster_rcnn': {'flips': True, 'scale': (0.8, 1.2)},
+}
+EXPLAINED = [name for name in methods.names() if methods.load(name)().activations is not None]
+DEPLOYED = [name for name in methods.names() if methods.load(name)().deploy is not None]
 
 
 def batch(n: int = 6, *, padding: int = 0, first: int = 0) -> dict[str, np.ndarray]:
   generator = np.random.default_rng(first)
   image = generator.integers(0, 256, (n + padding, SIZE, SIZE, 3), np.uint8)
   valid = np.arange(n + padding) < n
+  corner = generator.uniform(0, 6, (n + padding, 3, 2))
+  edges = np.concatenate([corner, corner + generator.uniform(4, 9, corner.shape)], axis=-1)
+  real = valid[:, None] & (np.arange(3) < (1 + np.arange(n + padding)[:, None]) % 4)  # 0 to 3 boxes
   return {
+    'boxes': np.where(real[..., None], edges, 0).astype(np.float32),
+    'box_label': np.where(real, np.arange(n + padding)[:, None] % len(CLASSES), 0).astype(np.int32),
+    'box_valid': real,
+    'size': np.full((n + padding, 2), SIZE, np.float32),
+    'scale': np.ones(n + padding, np.float32),
     'image': image,
     'label': np.where(valid, np.arange(n + padding) % len(CLASSES), 0).astype(np.int32),
     'valid': valid,
@@ -90,7 +119,7 @@ def test_unknown_method_suggests_a_name():
 
 def test_every_method_has_a_small_setting_and_a_config():
   configs = {p.stem for p in (pathlib.Path(__file__).parent.parent / 'configs').glob('*.py')}
-  assert set(SMALL) == set(methods.names())
+  assert set(SMALL) == set(VIEWS) == set(methods.names())
   for name in methods.names():
     assert any(c.startswith(f'{name}_') for c in configs), name
 
@@ -115,7 +144,7 @@ def test_step_moves_the_parameters_and_reports_sums(trained):
 def test_padding_is_invisible_to_the_step(trained):
   method, before, after, scalars = trained
   padded = batch(6, padding=3)
-  padded['image'][:6] = batch()['image']
+  padded = jax.tree.map(lambda long, short: np.concatenate([short, long[6:]]), padded, batch())
   state, padded_scalars = jax.jit(method.step)(jax.random.key(0), before, padded)
   chex.assert_trees_all_close(state.params, after.params, atol=1e-5)
   chex.assert_trees_all_close(padded_scalars, scalars, atol=1e-4, rtol=1e-4)
@@ -134,11 +163,28 @@ def test_predict_depends_on_its_own_image_alone(trained):
   together = predict(fitted, batch(6, first=9))
   shuffled = {k: v[::-1] for k, v in batch(6, first=9).items()}
   apart = predict(fitted, shuffled)
-  chex.assert_trees_all_close(jax.tree.map(lambda x: x[::-1], apart), together, atol=1e-5)
-  chex.assert_shape(together.scores, (6, len(CLASSES)))
-  np.testing.assert_allclose(together.probabilities.sum(1), 1, atol=1e-5)
+  chex.assert_trees_all_close(jax.tree.map(lambda x: x[::-1], apart), together, atol=1e-4)
+  CHECKS[type(together)](together)
 
 
+def check_class_scores(predictions: ClassScores):
+  chex.assert_shape(predictions.scores, (6, len(CLASSES)))
+  np.testing.assert_allclose(predictions.probabilities.sum(1), 1, atol=1e-5)
+
+
+def check_detections(predictions: Detections):
+  chex.assert_shape(predictions.boxes, (6, 5, 4))
+  assert predictions.valid.any()
+  assert (np.diff(predictions.scores, axis=1) <= 0).all()
+  assert (predictions.labels < len(CLASSES)).all()
+  assert (predictions.boxes >= 0).all()
+  assert (predictions.boxes <= SIZE).all()
+
+
+CHECKS = {ClassScores: check_class_scores, Detections: check_detections}
+
+
+@pytest.mark.parametrize('trained', EXPLAINED, indirect=True)
 def test_activations_agree_with_predict_and_their_tap_has_a_gradient(trained):
   method, _, after, _ = trained
   fitted = adapted(method, after)
@@ -151,6 +197,7 @@ def test_activations_agree_with_predict_and_their_tap_has_a_gradient(trained):
   assert float(jnp.abs(slope).max()) > 0
 
 
+@pytest.mark.parametrize('trained', DEPLOYED, indirect=True)
 def test_deploy_is_plain_data(trained):
   import json
 
@@ -211,6 +258,67 @@ def test_contrastive_margin_loss_is_equation_5():
   np.testing.assert_allclose(scalars['loss'][0], total, rtol=1e-5)
 
 
+def detector(**settings) -> Method:
+  return methods.load('faster_rcnn')(**{**SMALL['faster_rcnn'], **settings})
+
+
+@pytest.mark.parametrize('background', ['threshold', 'prototype'])
+def test_faster_rcnn_learns_a_new_class_by_reference_alone(background):
+  method = detector(background=background)
+  fitted = to_fitted(method.init(jax.random.key(0), spec()), CLASSES)
+  new = batch()
+  new['box_label'] = np.zeros_like(new['box_label'])
+  more = method.adapt(jax.random.key(0), fitted, References(('crack',), [new]))
+  assert more.classes == (*CLASSES, 'crack')
+  chex.assert_trees_all_equal(more.params, fitted.params)
+  prototypes = np.asarray(more.model_state['prototypes'])
+  np.testing.assert_array_equal(prototypes[:4], fitted.model_state['prototypes'])
+  # Known classes among the references change nothing.
+  again = method.adapt(jax.random.key(0), fitted, References(CLASSES, [batch()]))
+  chex.assert_trees_all_equal(again, fitted)
+  assert 3 in np.asarray(method.predict(more, new).labels)
+
+
+def test_faster_rcnn_linear_refuses_a_new_class():
+  method = detector(classifier='linear')
+  fitted = to_fitted(method.init(jax.random.key(0), spec()), CLASSES)
+  with pytest.raises(ValueError, match="cannot learn the class 'crack'"):
+    method.adapt(jax.random.key(0), fitted, References(('crack',), [batch()]))
+
+
+def test_faster_rcnn_prototypes_start_as_support_means_and_follow_the_batches():
+  method = detector(optimizer=optax.sgd(0.0), prototype_momentum=0.5)
+  state = method.init(jax.random.key(0), spec())
+  ready = method.prepare(jax.random.key(0), state, References(CLASSES, [batch()]))
+  support = method.adapt(
+    jax.random.key(0),
+    to_fitted(state, CLASSES),
+    References(('a', 'b', 'c'), [batch()]),  # the same pictures under new names
+  )
+  np.testing.assert_allclose(
+    ready.model_state['prototypes'][1:], support.model_state['prototypes'][4:], atol=1e-6
+  )
+  after, _ = jax.jit(method.step)(jax.random.key(0), ready, batch())
+  moved = np.abs(np.asarray(after.model_state['prototypes'] - ready.model_state['prototypes']))
+  assert (moved.max(1) > 1e-4).all()
+
+
+def test_faster_rcnn_weighs_rare_classes():
+  state = detector(balance_classes=True).init(jax.random.key(0), spec()._replace(counts=(1, 2, 4)))
+  np.testing.assert_allclose(state.model_state['class_weights'], [4, 2, 1])
+
+
+def test_faster_rcnn_learns_without_any_box():
+  method = detector(optimizer=optax.sgd(0.1))
+  state = method.init(jax.random.key(0), spec())
+  empty = batch()
+  empty['box_valid'] = np.zeros_like(empty['box_valid'])
+  after, scalars = jax.jit(method.step)(jax.random.key(0), state, empty)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
+  assert scalars['box'][0] == 0
+  assert scalars['rpn_objectness'][0] > 0
+
+
 @pytest.mark.parametrize('name', methods.names())
 def test_two_devices_equal_one(name):
   """1 x 8 and 2 x 4 train the same: statistics, negatives and gradients span the devices."""
@@ -218,8 +326,7 @@ def test_two_devices_equal_one(name):
 
   with jax.enable_x64(True):
     settings = {**SMALL[name], 'optimizer': optax.sgd(0.1), 'dtype': jnp.float64}
-    if name in VIEWS:
-      settings['augmentation'] = {'crop_scale': (0.5, 1.0)}
+    settings['augmentation'] = VIEWS[name]
     one = methods.load(name)(**settings)
     two = methods.load(name)(**settings, axis_name=parallel.AXIS_NAME)
     key = jax.random.key(0)

@@ -2,12 +2,13 @@
 
 from jaxdefect.contracts.batch import Batch, References, example_keys
 from jaxdefect.contracts.method import DataSpec, Fitted, Method, State, to_fitted
-from jaxdefect.contracts.predictions import ClassScores
+from jaxdefect.contracts.predictions import ClassScores, Detections
 
 __all__ = [
   'Batch',
   'ClassScores',
   'DataSpec',
+  'Detections',
   'Fitted',
   'Method',
   'References',

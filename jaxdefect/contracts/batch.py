@@ -1,6 +1,6 @@
 """What one batch of examples looks like, on the host and on the device.
 
-Shape legend: N examples (padding included), H x W pixels, C channels.
+Shape legend: N examples (padding included), H x W pixels, C channels, M boxes.
 
 A batch is a plain ``dict`` of arrays, so that it is a pytree everywhere:
 
@@ -13,7 +13,16 @@ key       shape, dtype meaning
 ``index`` [N] int32    place of the example in its source; the seed of its own randomness
 ========= ============ ==================================================================
 
-Tasks add keys (boxes, masks, several labels); they never change the meaning of these four.
+Tasks add keys; they never change the meaning of these four. Detection, with M boxes per image
+(padding included):
+
+============= =============== ===============================================================
+``boxes``     [N,M,4] float32 edges (x0, y0, x1, y1) in pixels of ``image``, 0 at its corner
+``box_label`` [N,M] int32     class of the box
+``box_valid`` [N,M] bool      False marks padding; an image without any box is a valid negative
+``size``      [N,2] float32   (height, width) of the picture inside ``image``; the rest is padding
+``scale``     [N] float32     pixels of ``image`` per pixel of the picture as it was read
+============= =============== ===============================================================
 """
 
 from collections.abc import Iterable

@@ -81,6 +81,8 @@ class Method(NamedTuple):
     activations: ``(fitted, batch, tap) -> (predictions, feature_maps)``; ``tap`` is added to the
       last feature maps [N,h,w,C] (None adds nothing), so that its gradient is theirs.
     deploy: ``fitted -> (family, arguments, arrays)`` for the PyTorch and ONNX twins.
+    sampling: ``(fitted, batch, *, layer) -> offsets`` [N,h,w,2*G*kh*kw] of a deformable
+      convolution, so that where it looks can be drawn.
   """
 
   init: Callable[..., State]
@@ -90,6 +92,7 @@ class Method(NamedTuple):
   predict: Callable[..., Any]
   activations: Callable[..., tuple] | None = None
   deploy: Callable[..., tuple] | None = None
+  sampling: Callable[..., Any] | None = None
 
 
 def to_fitted(state: State, classes: tuple[str, ...]) -> Fitted:

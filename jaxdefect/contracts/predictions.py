@@ -1,6 +1,6 @@
 """What ``predict`` returns, one type per task (never per paper).
 
-Shape legend: N images, K classes.
+Shape legend: N images, K classes, D detections per image (padding included).
 """
 
 from typing import NamedTuple
@@ -20,3 +20,20 @@ class ClassScores(NamedTuple):
 
   scores: jax.Array
   probabilities: jax.Array
+
+
+class Detections(NamedTuple):
+  """Boxes with a class and a score each, a fixed number per image.
+
+  Attributes:
+    boxes: [N, D, 4] float32, edges (x0, y0, x1, y1) in pixels of ``batch['image']``; divided by
+      ``batch['scale']`` they are pixels of the picture as it was read.
+    scores: [N, D] float32 in 0..1, falling along D.
+    labels: [N, D] int32, counting in ``Fitted.classes``.
+    valid: [N, D] bool; False marks padding, which comes last.
+  """
+
+  boxes: jax.Array
+  scores: jax.Array
+  labels: jax.Array
+  valid: jax.Array

@@ -4,13 +4,18 @@
 ``eval_batches`` turn a part of it into host batches.
 """
 
-from jaxdefect.data.batching import eval_batches, train_batches, verify
-from jaxdefect.data.source import Source
+from jaxdefect.data.batching import batch_spec, eval_batches, train_batches, verify
+from jaxdefect.data.box_columns import BoxCounts, count_boxes
+from jaxdefect.data.source import Note, Source
 from jaxdefect.data.sources import load, names
 from jaxdefect.data.sources.folder import images_in, unlabelled
 
 __all__ = [
+  'BoxCounts',
+  'Note',
   'Source',
+  'batch_spec',
+  'count_boxes',
   'eval_batches',
   'images_in',
   'load',

@@ -1,21 +1,69 @@
 """Batches of images at the network's size: endless for training, padded for evaluation.
 
-Shape legend: n images of a split, B examples per batch, h x w the network's size.
+Shape legend: n images of a split, B examples per batch, h x w the network's size, M boxes per
+image (padded).
+
+Images are stretched to the network's size, or, with ``max_boxes``, letterboxed, and the batch
+gains the keys of detection (``contracts.batch``). There a label or a box of a class that is not
+among ``classes`` is no error: the box is left out, so that what a detector never learned counts
+neither for nor against it, and the image's ``label`` is 0, as for an image without boxes. Training
+images should hold no such box: it would be taught as background.
 """
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import grain
+import jax
 import numpy as np
 
 from jaxdefect.contracts import Batch
 from jaxdefect.data import decode
+from jaxdefect.data.box_columns import box_columns, class_places
 from jaxdefect.data.in_threads import each
+from jaxdefect.data.letterbox import letterbox
 from jaxdefect.data.source import Source
 
 PADDING_INDEX = -1
 GIBIBYTE = 2**30
+
+# The keys that come from decoding; the others are known before.
+_PICTURE = ('image', 'size', 'scale')
+
+
+def batch_spec(
+  batch_size: int, image_size: tuple[int, int], *, max_boxes: int | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shapes and types of one batch, as ``DataSpec.batch`` wants them.
+
+  Args:
+    batch_size: B, examples per (device's) batch.
+    image_size: (h, w).
+    max_boxes: M for detection; None for a batch without boxes.
+
+  Returns:
+    One ``jax.ShapeDtypeStruct`` per key of the batch.
+
+  >>> sorted(batch_spec(8, (320, 320), max_boxes=20))[:4]
+  ['box_label', 'box_valid', 'boxes', 'image']
+  """
+  shapes = {
+    'image': ((*image_size, 3), np.uint8),
+    'label': ((), np.int32),
+    'valid': ((), np.bool_),
+    'index': ((), np.int32),
+  }
+  if max_boxes is not None:
+    shapes |= {
+      'boxes': ((max_boxes, 4), np.float32),
+      'box_label': ((max_boxes,), np.int32),
+      'box_valid': ((max_boxes,), np.bool_),
+      'size': ((2,), np.float32),
+      'scale': ((), np.float32),
+    }
+  return {
+    key: jax.ShapeDtypeStruct((batch_size, *shape), dtype) for key, (shape, dtype) in shapes.items()
+  }
 
 
 class _Images:
@@ -29,47 +77,76 @@ class _Images:
     *,
     interpolation: str,
     classes: Sequence[str] | None,
+    max_boxes: int | None,
     cache_bytes: int,
   ):
     height, width = image_size
     if height < 1 or width < 1:
       raise ValueError(f'image_size must be (height, width) of at least 1, got {image_size}.')
-    self.shape = (height, width, 3)
+    self.image_size = height, width
+    self.max_boxes = max_boxes
     self.indices = np.asarray(indices, np.int32)  # [n]
     if self.indices.size and not 0 <= self.indices.min() <= self.indices.max() < len(source):
       raise ValueError(
         f'indices must lie in 0..{len(source) - 1}, the images of {source.name}, '
         f'got {self.indices.min()}..{self.indices.max()}.'
       )
-    self.labels = _labels(source, self.indices, classes)  # [n]
+    if max_boxes is None:
+      self.labels = _labels(source, self.indices, classes)  # [n]
+      self._boxes = {}
+    else:
+      self.labels = np.maximum(class_places(source, classes)[source.labels[self.indices]], 0)
+      self._boxes = box_columns(source, self.indices.tolist(), max_boxes=max_boxes, classes=classes)
     self.cached = self.indices.size * height * width * 3 <= cache_bytes
     self._source = source
     self._interpolation = interpolation
-    self._pixels: np.ndarray | None = None
+    self._pictures: Batch | None = None
 
   def load(self) -> None:
     """Decodes the images once and keeps them, where they fit."""
-    if not self.cached or self._pixels is not None:
+    if not self.cached or self._pictures is not None:
       return
-    pixels = np.empty((self.indices.size, *self.shape), np.uint8)
+    pictures = {
+      key: value for key, value in self.empty(self.indices.size).items() if key in _PICTURE
+    }
 
     def one(place: int) -> None:
-      pixels[place] = self._decode(place)
+      for key, value in self._decode(place).items():
+        pictures[key][place] = value
 
     each(one, range(self.indices.size))
-    self._pixels = pixels
+    self._pictures = pictures
+
+  def empty(self, rows: int) -> Batch:
+    """A batch of padding."""
+    spec = batch_spec(rows, self.image_size, max_boxes=self.max_boxes)
+    batch = {key: np.zeros(one.shape, one.dtype) for key, one in spec.items()}
+    batch['index'][:] = PADDING_INDEX
+    if 'scale' in batch:
+      batch['scale'][:] = 1
+    return batch
 
   def example(self, place: int) -> Batch:
-    return {
-      'image': self._decode(place) if self._pixels is None else self._pixels[place],
+    if self._pictures is None:
+      picture = self._decode(place)
+    else:
+      picture = {key: value[place] for key, value in self._pictures.items()}
+    example = {
+      **picture,
       'label': self.labels[place],
       'valid': np.True_,
       'index': self.indices[place],
+      **{key: value[place] for key, value in self._boxes.items()},
     }
+    if 'boxes' in example:
+      example['boxes'] = example['boxes'] * example['scale']
+    return example
 
-  def _decode(self, place: int) -> np.ndarray:
+  def _decode(self, place: int) -> Batch:
     image = self._source.read(int(self.indices[place]))
-    return decode.resize(image, self.shape[:2], interpolation=self._interpolation)
+    if self.max_boxes is None:
+      return {'image': decode.resize(image, self.image_size, interpolation=self._interpolation)}
+    return letterbox(image, self.image_size, interpolation=self._interpolation)._asdict()
 
 
 def train_batches(
@@ -80,6 +157,7 @@ def train_batches(
   image_size: tuple[int, int],
   seed: int,
   classes: Sequence[str] | None = None,
+  max_boxes: int | None = None,
   interpolation: str = 'bilinear',
   straddle_epochs: bool = True,
   shard: tuple[int, int] = (0, 1),
@@ -102,7 +180,8 @@ def train_batches(
     batch_size: B, examples per batch over all processes.
     image_size: (h, w).
     seed: of the order; the same seed gives the same batches.
-    classes: the names that ``label`` counts in; None means ``source.classes``.
+    classes: the names that ``label`` and ``box_label`` count in; None means ``source.classes``.
+    max_boxes: M for batches with boxes, see ``box_columns``; None for batches without.
     interpolation: ``'bilinear'`` (antialiased) or ``'nearest'`` (for maps of levels).
     straddle_epochs: whether a batch may reach over the end of an epoch.
     shard: (rank, count) of this process. Each gets B / count rows, and together they hold the
@@ -115,8 +194,8 @@ def train_batches(
     ``get_state()`` and ``set_state()`` continue it at the very next batch.
 
   Raises:
-    ValueError: an image cannot be read, an image is of no class in ``classes``, or there are no
-      images.
+    ValueError: an image cannot be read, an image is of no class in ``classes`` (without
+      ``max_boxes``), or there are no images, or no boxes where ``max_boxes`` asks for them.
   """
   rank, count = shard
   if not 0 <= rank < count:
@@ -129,10 +208,13 @@ def train_batches(
     image_size,
     interpolation=interpolation,
     classes=classes,
+    max_boxes=max_boxes,
     cache_bytes=cache_bytes,
   )
   if not images.indices.size:
     raise ValueError(f'There are no images of {source.name} to train on.')
+  if max_boxes is not None and 'boxes' not in source.annotations:
+    raise ValueError(f'The images of {source.name} have no boxes to train on.')
   if images.cached:
     images.load()
   else:
@@ -165,12 +247,7 @@ class EvalBatches:
     size, rows = self._images.indices.size, self._batch_size
     for start in range(0, size, rows):
       places = range(start, min(start + rows, size))
-      batch = {
-        'image': np.zeros((rows, *self._images.shape), np.uint8),
-        'label': np.zeros(rows, np.int32),
-        'valid': np.arange(rows) < len(places),
-        'index': np.full(rows, PADDING_INDEX, np.int32),
-      }
+      batch = self._images.empty(rows)
       examples = each(self._images.example, places)
       for row, example in enumerate(examples):
         for key, value in example.items():
@@ -185,20 +262,22 @@ def eval_batches(
   batch_size: int,
   image_size: tuple[int, int],
   classes: Sequence[str] | None = None,
+  max_boxes: int | None = None,
   interpolation: str = 'bilinear',
   cache_bytes: int = GIBIBYTE,
 ) -> EvalBatches:
   """The images of a split once each, in order, as batches of one shape.
 
-  The last batch is filled up with rows whose ``valid`` is False, ``image`` and ``label`` 0 and
-  ``index`` -1. Decoded images stay in memory between passes where they fit ``cache_bytes``.
+  The last batch is filled up with rows of zeros and False, but ``index`` -1 and ``scale`` 1.
+  Decoded images stay in memory between passes where they fit ``cache_bytes``.
 
   Args:
     source: the data set.
     indices: [n] the images, places in ``source``; may be empty, which gives no batch.
     batch_size: B.
     image_size: (h, w).
-    classes: the names that ``label`` counts in; None means ``source.classes``.
+    classes: the names that ``label`` and ``box_label`` count in; None means ``source.classes``.
+    max_boxes: M for batches with boxes, see ``box_columns``; None for batches without.
     interpolation: ``'bilinear'`` (antialiased) or ``'nearest'`` (for maps of levels).
     cache_bytes: how much memory decoded images may take.
 
@@ -206,7 +285,8 @@ def eval_batches(
     ceil(n / B) batches, decoded at the first pass.
 
   Raises:
-    ValueError: an image cannot be read (at the first pass), or is of no class in ``classes``.
+    ValueError: an image cannot be read (at the first pass), or is of no class in ``classes``
+      (without ``max_boxes``).
   """
   if batch_size < 1:
     raise ValueError(f'batch_size must be at least 1, got {batch_size}.')
@@ -216,6 +296,7 @@ def eval_batches(
     image_size,
     interpolation=interpolation,
     classes=classes,
+    max_boxes=max_boxes,
     cache_bytes=cache_bytes,
   )
   return EvalBatches(images, batch_size)
@@ -238,13 +319,11 @@ def _labels(source: Source, indices: np.ndarray, classes: Sequence[str] | None) 
   labels = source.labels[indices]
   if classes is None:
     return labels
-  place = np.full(len(source.classes), -1, np.int32)
-  for new, name in enumerate(classes):
-    place[source.class_number(name)] = new
-  if labels.size and place[labels].min() < 0:
-    stranger = int(np.argmin(place[labels]))
+  places = class_places(source, classes)[labels]
+  if places.size and places.min() < 0:
+    stranger = int(np.argmin(places))
     raise ValueError(
       f'The image {source.names[indices[stranger]]} of {source.name} is of class '
       f'{source.classes[labels[stranger]]!r}, which is not among {", ".join(classes)}.'
     )
-  return place[labels]
+  return places

@@ -137,7 +137,11 @@ def _to_uint8(image: Image.Image, low: int, high: int) -> np.ndarray:
 
 
 def resize(
-  image: np.ndarray, image_size: tuple[int, int], *, interpolation: str = 'bilinear'
+  image: np.ndarray,
+  image_size: tuple[int, int],
+  *,
+  interpolation: str = 'bilinear',
+  region: tuple[float, float] | None = None,
 ) -> np.ndarray:
   """Brings an image to the network's size; a gray one is repeated to three channels.
 
@@ -148,6 +152,8 @@ def resize(
     image: uint8 [H, W, C], C in {1, 3}.
     image_size: (h, w).
     interpolation: ``'bilinear'`` or ``'nearest'``.
+    region: (height, width) of the upper left part that is shown, in native pixels and not
+      necessarily whole; None shows all.
 
   Returns:
     uint8 [h, w, 3].
@@ -161,9 +167,11 @@ def resize(
       f'An image must be uint8 [H, W, 1 or 3], got {image.dtype} {list(image.shape)}.'
     )
   height, width = image_size
-  if image.shape[:2] != (height, width):
+  region = image.shape[:2] if region is None else region
+  if not image.shape[:2] == (height, width) == tuple(region):
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    image = np.asarray(picture.resize((width, height), _INTERPOLATION[interpolation]))
+    shown = (0.0, 0.0, float(region[1]), float(region[0]))
+    image = np.asarray(picture.resize((width, height), _INTERPOLATION[interpolation], shown))
     image = image[..., None] if image.ndim == 2 else image
   return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image  # [h, w, 3]
 

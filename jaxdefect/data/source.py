@@ -6,9 +6,52 @@ Shape legend: N images, K classes, H x W native pixels, C channels (1 or 3).
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+_SHOWN = 5
+
+
+class Note(NamedTuple):
+  """One kind of thing that was found when a data set was opened, and every place of it.
+
+  Attributes:
+    what: the kind, for example ``'images without any box, kept as negatives'``.
+    where: the places, by file and number.
+
+  >>> print(Note('images without any box', ('a.jpg', 'b.jpg')))
+  images without any box: 2 (a.jpg, b.jpg)
+  """
+
+  what: str
+  where: tuple[str, ...]
+
+  def __str__(self) -> str:
+    more = len(self.where) - _SHOWN
+    shown = ', '.join(self.where[:_SHOWN]) + (f', and {more} more' if more > 0 else '')
+    return f'{self.what}: {len(self.where)} ({shown})'
+
+
+@dataclass(frozen=True)
+class LazyColumn(Sequence):
+  """One annotation of all images, made when it is asked for.
+
+  Attributes:
+    size: N.
+    read: ``i -> annotation`` of image i; may be called from several threads.
+  """
+
+  size: int
+  read: Callable[[int], Any]
+
+  def __len__(self) -> int:
+    return self.size
+
+  def __getitem__(self, i):
+    if isinstance(i, slice):
+      return [self.read(k) for k in range(self.size)[i]]
+    return self.read(range(self.size)[i])
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,14 +62,17 @@ class Source:
     name: what the data set is called in splits and reports.
     classes: [K] class names; ``labels`` counts in them.
     names: [N] a stable, unique id per image (its relative path, the number of its map).
-    labels: [N] int32, the class of each image.
+    labels: [N] int32, the class of each image; where the boxes decide it, the class of most of
+      them (ties: the lowest number), and 0 for an image without a box.
     read: ``i -> uint8 [H, W, C]``, native size; may be called from several threads; raises a
       ``ValueError`` that names the file when it cannot be decoded.
     groups: [N] lot, session or known duplicate of each image, or None. Images with the same
       non-empty group stay on one side of every split; ``''`` is an image on its own.
     annotations: optional columns of N entries each: ``'boxes'`` ([n, 4] float32, xyxy, absolute
       pixels from the upper left corner of the image), ``'box_labels'`` ([n] int32, counting in
-      ``classes``), ``'multi_hot'`` ([8] uint8), ...
+      ``classes``), ``'multi_hot'`` ([8] uint8), ``'reference'`` (uint8 [H, W, C], the picture of
+      the same part without a defect, read when it is asked for), ...
+    notes: what was found, repaired or left out when the data set was opened.
   """
 
   name: str
@@ -36,6 +82,7 @@ class Source:
   read: Callable[[int], np.ndarray]
   groups: tuple[str, ...] | None = None
   annotations: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+  notes: tuple[Note, ...] = ()
 
   def __post_init__(self):
     labels = np.ascontiguousarray(self.labels, np.int32)
@@ -68,6 +115,19 @@ class Source:
     """Images per class, of all or of ``indices``, in the order of ``classes`` (default: all)."""
     labels = self.labels if indices is None else self.labels[np.asarray(list(indices), int)]
     numbers = np.bincount(labels, minlength=len(self.classes))
+    places = [self.class_number(name) for name in (self.classes if classes is None else classes)]
+    return tuple(int(numbers[place]) for place in places)
+
+  def box_counts(
+    self, indices: Iterable[int] | None = None, *, classes: Sequence[str] | None = None
+  ) -> tuple[int, ...]:
+    """Boxes per class, in all images or in ``indices``, in the order of ``classes`` (all)."""
+    if 'box_labels' not in self.annotations:
+      raise ValueError(f'{self.name} has no boxes, only a class for each image.')
+    numbers = np.zeros(len(self.classes), int)
+    for i in range(len(self)) if indices is None else indices:
+      labels = np.asarray(self.annotations['box_labels'][int(i)], int)
+      numbers += np.bincount(labels, minlength=len(self.classes))
     places = [self.class_number(name) for name in (self.classes if classes is None else classes)]
     return tuple(int(numbers[place]) for place in places)
 

@@ -2,11 +2,14 @@
 
 Shape legend: S x S pixels, P stamps of one defect, w x w pixels of a stamp.
 
-A painter takes ``dice``, a numpy generator, and the ``Surface``, and returns one (opacity, shade)
-per defect, both [S,S], opacity in 0..1; the defect adds ``opacity * shade`` to the metal. Lengths
-are in units of S / 64 pixels. How they look is modelled on the six classes of hot-rolled strip in
-K. Song, Y. Yan, Applied Surface Science 285 (2013) 858-864.
+A painter takes ``dice``, a numpy generator, and the ``Surface``, and yields one (opacity, shade)
+per defect, both [S,S], opacity in 0..1; the defect adds ``opacity * shade`` to the metal. Defects
+lie about the surface's origin; lengths are in its units. How they look is modelled on the six
+classes of hot-rolled strip in K. Song, Y. Yan, Applied Surface Science 285 (2013) 858-864.
 """
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +18,8 @@ from jaxdefect.data.synthetic_surface import Surface, smooth_noise
 Layer = tuple[np.ndarray, np.ndarray]
 
 
-def paint_crazing(dice: np.random.Generator, surface: Surface) -> list[Layer]:
+def paint_crazing(dice: np.random.Generator, surface: Surface) -> Iterator[Layer]:
   """A net of fine, jagged, broken cracks, mostly across the rolling direction."""
-  layers = []
   for _ in range(1 if dice.random() < 0.75 else 2):
     reach = dice.uniform(14, 34, 2)
     middle = dice.uniform(-18, 18, 2)
@@ -42,18 +44,16 @@ def paint_crazing(dice: np.random.Generator, surface: Surface) -> list[Layer]:
       dice.uniform(0.35, 0.6) * dice.uniform(0.7, 1.4, (num, 1)) * (1.15 - 0.5 * step / length)
     )
     opacity = _stamp(surface, path[keep], width[keep], width[keep], 0.0, softness=0.7)
-    layers.append((opacity, -_strength(dice, surface, 0.2, 0.5) * surface.metal))
-  return layers
+    yield opacity, -_strength(dice, surface, 0.2, 0.5) * surface.metal
 
 
-def paint_inclusion(dice: np.random.Generator, surface: Surface) -> list[Layer]:
+def paint_inclusion(dice: np.random.Generator, surface: Surface) -> Iterator[Layer]:
   """Dark spindles along the rolling direction, alone or strung in a line."""
   num = int(dice.integers(1, 7))
   line = dice.uniform(-24, 24)
   ragged = _ragged(dice, surface, 1.2)
   shade = _strength(dice, surface, 0.22, 0.55) * surface.metal
   shade = -shade if dice.random() < 0.9 else 0.8 * shade
-  layers = []
   for _ in range(num):
     across = line + dice.normal(0, 4) if dice.random() < 0.7 else dice.uniform(-27, 27)
     along = dice.uniform(-27, 27)
@@ -64,18 +64,16 @@ def paint_inclusion(dice: np.random.Generator, surface: Surface) -> list[Layer]:
     c = (surface.across - across - lean * (surface.along - along)) / wide
     # |a| + c^2 rather than a^2 + c^2: pointed ends.
     level = 1 - np.abs(a) ** 1.5 - c**2 + 0.28 * ragged
-    layers.append((_edge(level, 0.5), shade * dice.uniform(0.75, 1.15)))
-  return layers
+    yield _edge(level, 0.5), shade * dice.uniform(0.75, 1.15)
 
 
-def paint_patches(dice: np.random.Generator, surface: Surface) -> list[Layer]:
+def paint_patches(dice: np.random.Generator, surface: Surface) -> Iterator[Layer]:
   """Large blotches with ragged outlines, often with a darker rim."""
   ragged = 0.8 * _ragged(dice, surface, 4.0) + dice.uniform(0.15, 0.5) * _ragged(dice, surface, 1.5)
   cloud = _ragged(dice, surface, 2.0)
   shade = _strength(dice, surface, 0.24, 0.6) * surface.metal * (1 + 0.12 * cloud)
   shade = -shade if dice.random() < 0.88 else 0.7 * shade
   rim = dice.uniform(0, 0.6)
-  layers = []
   for _ in range(int(dice.integers(1, 5))):
     along, across = dice.uniform(-26, 26, 2)
     wide = dice.uniform(5, 12)
@@ -84,13 +82,11 @@ def paint_patches(dice: np.random.Generator, surface: Surface) -> list[Layer]:
     level = 1 - a**2 - c**2 + 0.35 * ragged
     opacity = _edge(level, dice.uniform(0.2, 0.7))
     hollow = 1 - rim * np.clip(level - 0.4, 0, 0.5) / 0.5
-    layers.append((opacity, shade * hollow))
-  return layers
+    yield opacity, shade * hollow
 
 
-def paint_pitted_surface(dice: np.random.Generator, surface: Surface) -> list[Layer]:
+def paint_pitted_surface(dice: np.random.Generator, surface: Surface) -> Iterator[Layer]:
   """Fields of many small round dark pits."""
-  layers = []
   shade = -_strength(dice, surface, 0.22, 0.55) * surface.metal
   typical = dice.uniform(0.6, 1.05)
   for _ in range(1 if dice.random() < 0.7 else 2):
@@ -101,13 +97,11 @@ def paint_pitted_surface(dice: np.random.Generator, surface: Surface) -> list[La
     radius = typical * np.exp(dice.normal(0, 0.22, num))
     stretch = np.exp(dice.normal(0.08, 0.12, num))
     opacity = _stamp(surface, places, radius * stretch, radius / stretch, 0.0, softness=0.8)
-    layers.append((opacity, shade))
-  return layers
+    yield opacity, shade
 
 
-def paint_rolled_in_scale(dice: np.random.Generator, surface: Surface) -> list[Layer]:
+def paint_rolled_in_scale(dice: np.random.Generator, surface: Surface) -> Iterator[Layer]:
   """Scattered flakes pressed into the metal: one side dark, the other bright."""
-  layers = []
   light = dice.uniform(0, 2 * np.pi)
   strength = _strength(dice, surface, 0.3, 0.65) * surface.metal
   bias = dice.uniform(-0.6, -0.15)
@@ -122,18 +116,16 @@ def paint_rolled_in_scale(dice: np.random.Generator, surface: Surface) -> list[L
       surface, places, radius * stretch, radius / stretch, lean,
       softness=1.0, ragged=ragged, light=light,
     )  # fmt: skip
-    layers.append((opacity, strength * (1.3 * relief + bias)))
-  return layers
+    yield opacity, strength * (1.3 * relief + bias)
 
 
-def paint_scratches(dice: np.random.Generator, surface: Surface) -> list[Layer]:
+def paint_scratches(dice: np.random.Generator, surface: Surface) -> Iterator[Layer]:
   """Long thin sharp lines, mostly bright, mostly along the rolling direction."""
   num = int(dice.integers(1, 5))
   # One tool, one direction: scratches of a picture are nearly parallel.
   tilt = dice.normal(0, 0.05) if dice.random() < 0.65 else dice.uniform(-np.pi / 2, np.pi / 2)
   bright = dice.random() < 0.8
   broken = _ragged(dice, surface, 1.5)
-  layers = []
   for _ in range(num):
     lean = tilt + dice.normal(0, 0.05)
     cos, sin = np.cos(lean), np.sin(lean)
@@ -152,8 +144,7 @@ def paint_scratches(dice: np.random.Generator, surface: Surface) -> list[Layer]:
     opacity *= np.clip(1 + dice.uniform(0, 0.35) * broken, 0.15, 1)
     strength = _strength(dice, surface, 0.25, 0.6)
     shade = (0.3 + 0.5 * surface.metal) if bright else -surface.metal
-    layers.append((opacity.astype(np.float32), strength * groove * shade))
-  return layers
+    yield opacity.astype(np.float32), strength * groove * shade
 
 
 PAINTERS = {
@@ -181,7 +172,7 @@ def _ragged(dice, surface, scale: float) -> np.ndarray:
   return smooth_noise(dice, len(surface.metal), 0.0, [(scale * surface.unit,) * 2])[0]
 
 
-def _stamp(surface, places, along, across, lean, *, softness, ragged=None, light=None):
+def _stamp(surface, places, along, across, lean, *, softness, ragged=None, light=None) -> Any:
   """Opacity of P small ellipses, drawn in windows around their centres.
 
   Args:
@@ -199,9 +190,8 @@ def _stamp(surface, places, along, across, lean, *, softness, ragged=None, light
   """
   size = len(surface.metal)
   cos, sin = np.cos(surface.direction), np.sin(surface.direction)
-  middle = (size - 1) / 2
-  rows = (places[:, 0] * cos - places[:, 1] * sin) * surface.unit + middle
-  columns = (places[:, 0] * sin + places[:, 1] * cos) * surface.unit + middle
+  rows = (places[:, 0] * cos - places[:, 1] * sin) * surface.unit + surface.origin[0]
+  columns = (places[:, 0] * sin + places[:, 1] * cos) * surface.unit + surface.origin[1]
   half = (
     int(
       np.ceil(

@@ -16,6 +16,7 @@ from sklearn import metrics as sk_metrics
 
 from jaxdefect.contracts import ClassScores
 from jaxdefect.evaluate import intervals
+from jaxdefect.evaluate.seeds import aggregate as aggregate
 
 # The type of predictions that this evaluator reads.
 READS = ClassScores
@@ -176,55 +177,6 @@ def worst_mistakes(
     }
     for i in order
   ]
-
-
-def aggregate(reports: Sequence[dict[str, Any]], *, confidence: float = 0.95) -> dict[str, Any]:
-  """One report for several seeds: mean, standard deviation and Student's interval per metric.
-
-  Args:
-    reports: what ``evaluate`` returned, one per seed.
-    confidence: coverage of the intervals, in (0, 1).
-
-  Returns:
-    A dict like ``evaluate``'s: ``metrics`` holds the means, ``sd`` the standard deviations (n - 1)
-    and ``intervals`` Student's intervals of the means (both need two seeds); ``per_seed`` the
-    values behind them, in the order of ``reports``; ``n_seeds``; ``n`` the images of all seeds
-    together; ``left_out`` the metrics that some seed lacks. Where every report counts the same
-    classes, ``confusion_matrix`` and ``support`` are summed over the seeds.
-
-  Raises:
-    ValueError: if there is no report.
-  """
-  if not reports:
-    raise ValueError('reports is empty; one report per seed is needed.')
-  tables = [report['metrics'] for report in reports]
-  shared = [name for name in tables[0] if all(name in table for table in tables)]
-  per_seed = {name: [float(table[name]) for table in tables] for name in shared}
-  summary = {
-    name: intervals.mean_interval(values, confidence=confidence)
-    for name, values in per_seed.items()
-  }
-  several = len(reports) > 1
-  result: dict[str, Any] = {
-    'metrics': {name: item.mean for name, item in summary.items()},
-    'sd': {name: item.sd for name, item in summary.items() if several},
-    'intervals': {name: [item.low, item.high] for name, item in summary.items() if several},
-    'interval_kinds': {name: 'student' for name in summary if several},
-    'confidence': confidence,
-    'n': sum(int(report.get('n', 0)) for report in reports),
-    'n_seeds': len(reports),
-    'per_seed': per_seed,
-    'left_out': sorted({name for table in tables for name in table} - set(shared)),
-  }
-  classes = reports[0].get('classes')
-  if classes and all(report.get('classes') == classes for report in reports):
-    confusion = np.sum([report['confusion_matrix'] for report in reports], axis=0)
-    support = confusion.sum(axis=1)
-    result['classes'] = list(classes)
-    result['confusion_matrix'] = confusion.tolist()
-    result['support'] = {name: int(count) for name, count in zip(classes, support)}
-    result['absent_classes'] = [name for name, count in zip(classes, support) if count == 0]
-  return result
 
 
 def _checked(

@@ -24,8 +24,12 @@ __all__ = [
 
 # What a line of metrics.jsonl holds beside the quantities worth a curve.
 _NOT_CURVES = ('step', 'seconds', 'epoch', 'images_per_second')
-_SHARES = ('accuracy', 'f1', 'auroc', 'recall', 'precision')
+_SHARES = ('accuracy', 'f1', 'auroc', 'recall', 'precision', 'map')
 _UNITS = {'gradient_norm': 'Euclidean norm', 'learning_rate': 'step size'}
+_TITLES = {
+  **{'map': 'mAP', 'map50': 'mAP@0.5', 'map75': 'mAP@0.75', 'box': 'Boxes'},
+  **{'rpn_box': 'RPN, boxes', 'rpn_objectness': 'RPN, objectness'},
+}
 
 
 def learning_curves(
@@ -50,7 +54,10 @@ def learning_curves(
   """
   series = _series(records)
   if names is None:
-    names = sorted(series, key=lambda n: (n != 'loss', 'accuracy' not in n, n in _UNITS))
+    first = ('accuracy', 'map')
+    names = sorted(
+      series, key=lambda n: (n != 'loss', not any(word in n for word in first), n in _UNITS)
+    )
   names = [name for name in names if name in series][:max_panels]
   columns = min(len(names), 3) or 1
   rows = -(-len(names) // columns) or 1
@@ -59,6 +66,7 @@ def learning_curves(
 
   parts = sorted({part for name in names for part in series[name]}, key=lambda p: p != 'training')
   lines = {}
+  boxes = any('box' in name for name in series)
   for axes, name in zip(panels, names):
     for part, (steps, values) in series[name].items():
       place = parts.index(part)
@@ -72,8 +80,9 @@ def learning_curves(
         label=part,
       )
     share = any(word in name for word in _SHARES)
-    unit = '%' if share else _UNITS.get(name, 'nats')
-    figures.style(axes, title=name.replace('_', ' ').capitalize(), x='step', y=unit)
+    unit = '%' if share else _UNITS.get(name, _loss_unit(name, boxes))
+    label = _TITLES.get(name, name.replace('_', ' ').capitalize())
+    figures.style(axes, title=label, x='step', y=unit)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if share:
       axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{100 * value:g}'))
@@ -89,6 +98,13 @@ def learning_curves(
   if not names:
     panels[0].text(0.5, 0.5, 'nothing was logged', ha='center', color=figures.QUIET)
   return figure
+
+
+def _loss_unit(name: str, boxes: bool) -> str:
+  """Losses of boxes are distances; a detector's total adds them to nats."""
+  if 'box' in name:
+    return 'smooth L1'
+  return 'sum of the losses' if boxes and name == 'loss' else 'nats'
 
 
 def _series(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[list, list]]]:
@@ -112,6 +128,7 @@ def contact_sheet(
   *,
   columns: int = 6,
   title: str = '',
+  width: float = 1.85,
 ) -> Figure:
   """Pictures side by side with a caption under each.
 
@@ -120,6 +137,7 @@ def contact_sheet(
     captions: one per image; may hold line breaks.
     columns: pictures per row.
     title: of the figure.
+    width: of one picture with its gap, in inches.
 
   Returns:
     The figure.
@@ -132,7 +150,7 @@ def contact_sheet(
   columns = max(1, min(columns, len(images)))
   rows = max(1, -(-len(images) // columns))
   lines = max((caption.count('\n') + 1 for caption in captions), default=1)
-  size = (1.85 * columns + 0.2, (1.8 + 0.17 * lines) * rows + (0.4 if title else 0.05))
+  size = (width * columns + 0.2, (width + 0.2 * lines - 0.08) * rows + (0.4 if title else 0.05))
   figure, panels = figures.panels(size, title=title, rows=rows, columns=columns)
   for axes in panels:
     axes.set_axis_off()
@@ -140,7 +158,7 @@ def contact_sheet(
     axes.imshow(overlays.as_rgb(image), interpolation='nearest')
     axes.text(
       0.5,
-      -0.04,
+      -0.07 / width,
       caption,
       transform=axes.transAxes,
       ha='center',

@@ -1,13 +1,15 @@
 """``report.json`` for programs and ``report.html`` for people, from the same dict.
 
-The dict is that of ``evaluate.classification.evaluate`` (or ``aggregate``), to which the launcher
-adds what it knows. Every part may be missing; what is missing is not shown.
+The dict is that of ``evaluate.classification.evaluate`` or ``evaluate.average_precision.evaluate``
+(or their ``aggregate``), to which the launcher adds what it knows. Every part may be missing; what
+is missing is not shown.
 
 ============ =================================================================================
 key          meaning
 ============ =================================================================================
 ``metrics``  name -> float; with ``intervals``, ``interval_kinds``, ``confidence``, ``n``, ``sd``,
-             ``n_seeds``, ``support``, ``classes``, ``absent_classes``, ``confusion_matrix``
+             ``n_seeds``, ``support``, ``classes``, ``absent_classes``, and ``confusion_matrix`` or
+             ``precision_recall``
 ``floor``    the same dict for the pixel-linear probe, plus ``name``
 ``split``    ``Split.report``: ``kind``, ``seed``, ``counts`` (part -> class -> images),
              ``near_duplicates`` (groups of names), ``left_out`` (names), and its arguments
@@ -28,9 +30,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxdefect.explain import page, sections
+from jaxdefect.explain import detection_sections, page, sections
+from jaxdefect.explain.detection_figures import DrawnMistake
 from jaxdefect.explain.mistakes import Mistake
 from jaxdefect.explain.page import tag
+
+_MISSES = 'True boxes that were not found, the least noticed first and among equals the largest.'
+_FALSE_ALARMS = 'Detections that match no true box of their class, the most confident first.'
 
 
 def write_report(
@@ -42,6 +48,8 @@ def write_report(
   figures: Sequence[tuple[str, Figure]] = (),
   mistakes: Sequence[Mistake] = (),
   ceiling: float | None = None,
+  misses: Sequence[DrawnMistake] = (),
+  false_alarms: Sequence[DrawnMistake] = (),
 ) -> pathlib.Path:
   """Writes ``report.html``, then ``report.json``; each appears whole or not at all.
 
@@ -53,6 +61,8 @@ def write_report(
     figures: further (caption, figure) pairs.
     mistakes: the worst ones first.
     ceiling: colour scale of the mistakes' overlays.
+    misses: of a detector, the worst ones first.
+    false_alarms: of a detector, the worst ones first.
 
   Returns:
     Path of ``report.html``.
@@ -62,7 +72,14 @@ def write_report(
   """
   directory = pathlib.Path(directory)
   text = html(
-    report, title=title, records=records, figures=figures, mistakes=mistakes, ceiling=ceiling
+    report,
+    title=title,
+    records=records,
+    figures=figures,
+    mistakes=mistakes,
+    ceiling=ceiling,
+    misses=misses,
+    false_alarms=false_alarms,
   )
   directory.mkdir(parents=True, exist_ok=True)
   _replace(directory / 'report.html', text)
@@ -111,6 +128,8 @@ def html(
   figures: Sequence[tuple[str, Figure]] = (),
   mistakes: Sequence[Mistake] = (),
   ceiling: float | None = None,
+  misses: Sequence[DrawnMistake] = (),
+  false_alarms: Sequence[DrawnMistake] = (),
 ) -> str:
   """The page as text: no script, no external file; arguments as in ``write_report``."""
   _check(report)
@@ -119,16 +138,31 @@ def html(
     tag('h1', title),
     sections.subtitle(values),
     sections.warnings(values),
-    sections.headline(values),
-    sections.per_class(values),
-    sections.confusion(values),
-    sections.curves(records),
   ]
+  if detection_sections.applies(values):
+    body += [
+      detection_sections.headline(values),
+      detection_sections.per_class(values),
+      detection_sections.precision_recall(values),
+      sections.curves(records, max_panels=12),
+    ]
+  else:
+    body += [
+      sections.headline(values),
+      sections.per_class(values),
+      sections.confusion(values),
+      sections.curves(records),
+    ]
   if figures:
     body.append(tag('h2', 'Further figures'))
     body += [sections.figure(figure, caption) for caption, figure in figures]
-  body += [sections.mistakes(mistakes, ceiling), sections.split(values.get('split'))]
-  body.append(sections.run(values))
+  body += [
+    sections.mistakes(mistakes, ceiling),
+    detection_sections.mistakes('Worst misses', _MISSES, misses),
+    detection_sections.mistakes('Worst false alarms', _FALSE_ALARMS, false_alarms),
+    sections.split(values.get('split')),
+    sections.run(values),
+  ]
   version = values.get('versions', {}).get('jaxdefect', '')
   body.append(tag('footer', f'Written by jaxdefect {version}'.strip()))
   return page.document(title, *(part for part in body if part))

@@ -14,9 +14,14 @@ from jaxdefect.explain.page import Markup, tag
 _SHOWN = {
   *('metrics', 'intervals', 'interval_kinds', 'confidence', 'n', 'sd', 'n_seeds', 'per_seed'),
   *('support', 'classes', 'absent_classes', 'confusion_matrix', 'left_out', 'floor', 'split'),
-  *('config', 'versions', 'warnings', 'title'),
+  *('config', 'versions', 'warnings', 'title', 'precision_recall'),
 }
-_KINDS = {
+# Printed in percent.
+_PERCENT = {
+  *('accuracy', 'map', 'map50', 'map75'),
+  *('recall_at_0.1_fp', 'recall_at_0.5_fp', 'recall_at_1_fp'),
+}
+KINDS = {
   'wilson': 'Wilson',
   'bootstrap': 'bootstrap over images',
   'student': "Student's t over seeds",
@@ -29,7 +34,10 @@ def subtitle(report: dict) -> Markup:
   parts = []
   if 'n' in report:
     several = f' in {report["n_seeds"]} seeds' if report.get('n_seeds') else ''
-    parts.append(f'{report["n"]:,} test images{several}')
+    boxes = ''
+    if 'precision_recall' in report:
+      boxes = f' with {sum(report.get("support", {}).values()):,} boxes'
+    parts.append(f'{report["n"]:,} test images{boxes}{several}')
   if report.get('classes'):
     parts.append(f'{len(report["classes"])} classes')
   return tag('p', ' · '.join(parts), class_='quiet')
@@ -39,7 +47,8 @@ def warnings(report: dict) -> Markup:
   """What the reader must know before the numbers."""
   sentences: list[str] = list(report.get('warnings') or ())
   if report.get('absent_classes'):
-    sentences.append(f'No test image of: {", ".join(report["absent_classes"])}.')
+    what = 'box' if 'precision_recall' in report else 'image'
+    sentences.append(f'No test {what} of: {", ".join(report["absent_classes"])}.')
   if not sentences:
     return Markup()
   listed = tag('ul', *(tag('li', sentence) for sentence in sentences))
@@ -52,7 +61,7 @@ def headline(report: dict) -> Markup:
   digits = 2 if report.get('n', 0) >= 1000 else 1
   cards = []
   if 'accuracy' in metrics:
-    cards.append(_card('Accuracy', report, 'accuracy', digits=digits, first=True))
+    cards.append(card('Accuracy', report, 'accuracy', digits=digits, first=True))
   if floor and 'accuracy' in floor.get('metrics', {}):
     note = ''
     if 'accuracy' in metrics:
@@ -61,24 +70,37 @@ def headline(report: dict) -> Markup:
       side = 'above' if ours >= theirs else 'below'
       note = f'the model is {abs(ours - theirs):.{digits}f} points {side}'
     name = f'Floor: {floor.get("name", "linear model on pixels")}'
-    cards.append(_card(name, floor, 'accuracy', digits=digits, note=note))
+    cards.append(card(name, floor, 'accuracy', digits=digits, note=note))
   for name, label in (('macro_f1', 'Macro F1'), ('auroc', 'AUROC, one against rest')):
     if name in metrics:
-      cards.append(_card(label, report, name, digits=3))
+      cards.append(card(label, report, name, digits=3))
   if not cards:
     return tag('p', 'There is no figure: nothing was evaluated.', class_='quiet')
   return tag('div', *cards, class_='cards')
 
 
-def _card(
+def card(
   label: str, report: dict, name: str, *, digits: int, first: bool = False, note: str = ''
 ) -> Markup:
-  scale, unit = (100, ' %') if name == 'accuracy' else (1, '')
+  """A number with its interval.
+
+  Args:
+    label: what the reader calls it.
+    report: with the number among its ``metrics``.
+    name: of the number.
+    digits: after the point.
+    first: whether it is the number that counts most.
+    note: a line below.
+
+  Returns:
+    The card.
+  """
+  scale, unit = (100, ' %') if name in _PERCENT else (1, '')
   lines = []
   interval = report.get('intervals', {}).get(name)
   if interval and None not in interval:
-    low, high = (f'{scale * _share(end):.{digits}f}' for end in interval)
-    kind = _KINDS.get(report.get('interval_kinds', {}).get(name), '')
+    low, high = (f'{scale * share(end):.{digits}f}' for end in interval)
+    kind = KINDS.get(report.get('interval_kinds', {}).get(name), '')
     confidence = f'{100 * report.get("confidence", 0.95):g} % interval'
     lines += [f'{low} to {high}{unit}', f'{confidence}{", " * bool(kind)}{kind}']
   if report.get('n_seeds'):
@@ -99,7 +121,7 @@ def per_class(report: dict) -> Markup:
   metrics, intervals = report['metrics'], report.get('intervals', {})
   rows = []
   # The bars begin at a round number below every interval: near 100 % is where it matters.
-  lows = [_share(ends[0]) for name, ends in intervals.items() if name.startswith('recall/')]
+  lows = [share(ends[0]) for name, ends in intervals.items() if name.startswith('recall/')]
   start = math.floor(10 * min(lows, default=0.0)) / 10
   for name in report.get('classes', ()):
     if f'recall/{name}' not in metrics:
@@ -111,14 +133,14 @@ def per_class(report: dict) -> Markup:
         name,
         f'{report.get("support", {}).get(name, 0):,}',
         f'{100 * recall:.1f} %',
-        ' to '.join(f'{100 * _share(end):.1f}' for end in interval) if interval else '',
-        _bar(start, recall, *(interval or (recall, recall))),
+        ' to '.join(f'{100 * share(end):.1f}' for end in interval) if interval else '',
+        bar(start, recall, *(interval or (recall, recall))),
         *(_NOTHING if value is None else f'{value:.3f}' for value in others),
       )
     )
   if not rows:
     return Markup()
-  kind = _KINDS['student' if 'student' in report.get('interval_kinds', {}).values() else 'wilson']
+  kind = KINDS['student' if 'student' in report.get('interval_kinds', {}).values() else 'wilson']
   head = ('class', 'images', 'recall', f'{100 * report.get("confidence", 0.95):g} % interval')
   caption = f'Recall: share of the images of a class that were found. Interval: {kind}.'
   table = page.table(
@@ -127,17 +149,18 @@ def per_class(report: dict) -> Markup:
   return page.join((tag('h2', 'Each class'), table))
 
 
-def _bar(start: float, value: float, low: float, high: float) -> Markup:
-  title = f'{100 * _share(low):.1f} to {100 * _share(high):.1f} %'
+def bar(start: float, value: float, low: float, high: float) -> Markup:
+  """An interval and its value on a line from ``start`` to 1, all shares in 0..1."""
+  title = f'{100 * share(low):.1f} to {100 * share(high):.1f} %'
   value, low, high = (
-    100 * _share((_share(end) - start) / max(1 - start, 0.1)) for end in (value, low, high)
+    100 * share((share(end) - start) / max(1 - start, 0.1)) for end in (value, low, high)
   )
   shade = tag('i', style=f'left:{low:.1f}%;width:{high - low:.1f}%')
   mark = tag('s', style=f'left:{value:.1f}%')
   return tag('span', shade, mark, class_='bar', title=title)
 
 
-def _share(value: float) -> float:
+def share(value: float) -> float:
   """Student's interval may leave 0..1; a reader knows that no share does."""
   return min(max(value, 0.0), 1.0)
 
@@ -152,11 +175,11 @@ def confusion(report: dict) -> Markup:
   return page.join((tag('h2', 'Confusion matrix'), figure(drawn, caption)))
 
 
-def curves(records: Sequence) -> Markup:
+def curves(records: Sequence, *, max_panels: int = 6) -> Markup:
   """The learning curves, where anything was logged."""
   if not records:
     return Markup()
-  drawn = plots.learning_curves(records, title='')
+  drawn = plots.learning_curves(records, title='', max_panels=max_panels)
   caption = 'Each point is a mean over the steps since the previous one.'
   return page.join((tag('h2', 'Learning curves'), figure(drawn, caption)))
 

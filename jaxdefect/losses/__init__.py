@@ -3,13 +3,24 @@
 from jaxdefect.losses.contrastive import nt_xent, three_view_nt_xent
 from jaxdefect.losses.cosine import cosine_logits, unit_vectors
 from jaxdefect.losses.cross_entropy import softmax_cross_entropy
+from jaxdefect.losses.detection import balance_weights, sigmoid_cross_entropy, smooth_l1
 from jaxdefect.losses.margin import arcface
+from jaxdefect.losses.prototype import class_means, prototype_cross_entropy, update_prototypes
+from jaxdefect.losses.two_stage import proposal_loss, region_loss
 
 __all__ = [
   'arcface',
+  'balance_weights',
+  'class_means',
   'cosine_logits',
   'nt_xent',
+  'proposal_loss',
+  'prototype_cross_entropy',
+  'region_loss',
+  'sigmoid_cross_entropy',
+  'smooth_l1',
   'softmax_cross_entropy',
   'three_view_nt_xent',
   'unit_vectors',
+  'update_prototypes',
 ]

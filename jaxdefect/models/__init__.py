@@ -1,23 +1,45 @@
 """Networks: linen modules, forward only."""
 
 from jaxdefect.models.backbone import Backbone, backbone, is_frozen
+from jaxdefect.models.box_head import BoxPredictor, GSBoxHead, MLPBoxHead
 from jaxdefect.models.convolution import Conv, conv2d
+from jaxdefect.models.deform_conv import DeformConv
+from jaxdefect.models.detector import BoxEmbedder, Detector, Pyramid, detector
+from jaxdefect.models.fpn import FPN, GSFPN, pyramid_strides
+from jaxdefect.models.gsconv import GSBottleneck, GSConv, VoVGSCSP, shuffle_channels
 from jaxdefect.models.normalization import BatchNorm
 from jaxdefect.models.pooling import global_average_pool, max_pool
 from jaxdefect.models.pretrained import merge_pretrained
 from jaxdefect.models.recogniser import ProjectionMLP, Recogniser, Recognition
+from jaxdefect.models.rpn import RPNHead
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - plain order, as in every room
   'Backbone',
   'BatchNorm',
+  'BoxEmbedder',
+  'BoxPredictor',
   'Conv',
+  'DeformConv',
+  'Detector',
+  'FPN',
+  'GSBottleneck',
+  'GSBoxHead',
+  'GSConv',
+  'GSFPN',
+  'MLPBoxHead',
   'ProjectionMLP',
+  'Pyramid',
+  'RPNHead',
   'Recogniser',
   'Recognition',
+  'VoVGSCSP',
   'backbone',
   'conv2d',
+  'detector',
   'global_average_pool',
   'is_frozen',
   'max_pool',
   'merge_pretrained',
+  'pyramid_strides',
+  'shuffle_channels',
 ]

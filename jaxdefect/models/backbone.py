@@ -29,6 +29,8 @@ def backbone(
   update_statistics: bool = True,
   dtype: Any = jnp.float32,
   axis_name: str | None = None,
+  deformable: str | None = None,
+  deformable_from: int = 2,
 ) -> Backbone:
   """Makes a convolutional network that gives one feature map per stage.
 
@@ -48,12 +50,17 @@ def backbone(
     update_statistics: False normalises with the running statistics also in training.
     dtype: type of the computation; parameters and statistics stay float32.
     axis_name: device axis over which a batch is spread.
+    deformable: ``'v1'`` or ``'v2'`` turns every 3x3 convolution of the last stages of a ResNet
+      into a deformable one (see ``DeformConv``). Plain weights still load, and at the start the
+      network is the plain one.
+    deformable_from: first stage with deformable convolutions; 2 gives the last three of four.
 
   Returns:
     A linen module.
 
   Raises:
-    ValueError: for an unknown name or a number of stages that the network does not have.
+    ValueError: for an unknown name, a number of stages that the network does not have, or
+      deformable convolutions where there are none.
 
   >>> backbone('resnet18', stages=3).stage_features
   (64, 128, 256)
@@ -68,6 +75,18 @@ def backbone(
     raise ValueError(
       f'frozen_stages must be between 0 and {stages} (the stages there are), got {frozen_stages}.'
     )
+  if deformable not in (None, 'v1', 'v2'):
+    raise ValueError(f"deformable must be 'v1', 'v2' or None, got {deformable!r}.")
+  if deformable is not None and name not in RESNETS:
+    raise ValueError(
+      f"deformable is '{deformable}'; of the backbones only {', '.join(RESNETS)} have deformable "
+      f"convolutions, got '{name}'."
+    )
+  if deformable is not None and deformable_from not in range(1, stages + 1):
+    raise ValueError(
+      f'deformable_from must be between 1 and {stages} (the stages there are), '
+      f'got {deformable_from}.'
+    )
   settings: dict[str, Any] = {
     'frozen_stages': frozen_stages,
     'update_statistics': update_statistics,
@@ -76,7 +95,14 @@ def backbone(
   }
   if name in RESNETS:
     block, depths = RESNETS[name]
-    return ResNet(block=block, depths=depths[:stages], width=width, **settings)
+    return ResNet(
+      block=block,
+      depths=depths[:stages],
+      width=width,
+      deformable=deformable,
+      deformable_from=deformable_from,
+      **settings,
+    )
   if width != 64:
     raise ValueError(f'width is {width}; {name} has its published width only (64 or nothing).')
   if name == 'resnet50_v2':

@@ -63,7 +63,7 @@ def conv2d(
 
 
 class Conv(nn.Module):
-  """A convolution layer without bias (a BatchNorm follows every one).
+  """A convolution layer, without bias where a BatchNorm follows it.
 
   Attributes:
     features: O, number of output channels.
@@ -71,7 +71,9 @@ class Conv(nn.Module):
     stride: step of the window in pixels.
     padding: zeros added on every side in pixels.
     groups: G; ``groups == C`` is a depthwise convolution.
-    dtype: type of the computation; the kernel is kept in float32.
+    dtype: type of the computation; parameters are kept in float32.
+    use_bias: adds a bias, zero at the start.
+    kernel_init: initialiser of the kernel.
   """
 
   features: int
@@ -80,16 +82,22 @@ class Conv(nn.Module):
   padding: int = 0
   groups: int = 1
   dtype: Any = jnp.float32
+  use_bias: bool = False
+  kernel_init: nn.initializers.Initializer = kaiming_fan_out
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """[N, H, W, C] -> [N, H', W', O]."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
-    kernel = self.param('kernel', kaiming_fan_out, shape, jnp.float32)
-    return conv2d(
+    kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    y = conv2d(
       x.astype(self.dtype),
       kernel.astype(self.dtype),
       stride=self.stride,
       padding=self.padding,
       groups=self.groups,
     )
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
+      y = y + bias.astype(self.dtype)
+    return y

@@ -12,8 +12,12 @@ Joining the path of a parameter with dots gives torchvision's key, but for the l
 
 Kernels are HWIO here and OIHW there. Stage k is ``layer<k>``, its map has stride ``2**(k + 1)``.
 
-Reference:
-  He et al., `Deep Residual Learning for Image Recognition <https://arxiv.org/abs/1512.03385>`_.
+A deformable 3x3 convolution keeps the place and shape of its kernel, so the same files load; its
+offset predictor lies beneath (``layer2.0 / conv2 / offset / kernel``).
+
+References:
+  He et al., `Deep Residual Learning for Image Recognition <https://arxiv.org/abs/1512.03385>`_;
+  Xia & Long, section 3.2 (deformable convolution in the last three stages).
 """
 
 from typing import Any
@@ -24,8 +28,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdefect.models.convolution import Conv
+from jaxdefect.models.deform_conv import DeformConv
 from jaxdefect.models.normalization import BatchNorm
 from jaxdefect.models.pooling import max_pool
+
+
+def conv3x3(
+  features: int, *, name: str, stride: int = 1, deformable: str | None, dtype: Any
+) -> Conv | DeformConv:
+  """A 3x3 convolution that keeps the size at stride 1; ``deformable`` is None, 'v1' or 'v2'."""
+  if deformable is None:
+    return Conv(features, 3, stride=stride, padding=1, dtype=dtype, name=name)
+  return DeformConv(features, 3, stride, padding=1, version=deformable, dtype=dtype, name=name)
 
 
 class BasicBlock(nn.Module):
@@ -34,6 +48,7 @@ class BasicBlock(nn.Module):
   channels: int
   stride: int
   expansion: int = 1
+  deformable: str | None = None
   axis_name: str | None = None
   dtype: Any = jnp.float32
 
@@ -45,9 +60,10 @@ class BasicBlock(nn.Module):
       norm = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name=name)
       return norm(y, use_running_average=running, valid=valid)
 
-    y = Conv(self.channels, 3, stride=self.stride, padding=1, dtype=self.dtype, name='conv1')(x)
+    window: dict[str, Any] = {'deformable': self.deformable, 'dtype': self.dtype}
+    y = conv3x3(self.channels, stride=self.stride, name='conv1', **window)(x)
     y = nn.relu(normalize(y, 'bn1'))
-    y = Conv(self.channels, 3, padding=1, dtype=self.dtype, name='conv2')(y)
+    y = conv3x3(self.channels, name='conv2', **window)(y)
     y = normalize(y, 'bn2')
     if self.stride != 1 or x.shape[-1] != self.channels:
       x = Conv(self.channels, 1, stride=self.stride, dtype=self.dtype, name='downsample.0')(x)
@@ -61,6 +77,7 @@ class Bottleneck(nn.Module):
   channels: int
   stride: int
   expansion: int = 4
+  deformable: str | None = None
   axis_name: str | None = None
   dtype: Any = jnp.float32
 
@@ -75,7 +92,8 @@ class Bottleneck(nn.Module):
     width = self.channels * self.expansion
     y = Conv(self.channels, 1, dtype=self.dtype, name='conv1')(x)
     y = nn.relu(normalize(y, 'bn1'))
-    y = Conv(self.channels, 3, stride=self.stride, padding=1, dtype=self.dtype, name='conv2')(y)
+    window: dict[str, Any] = {'deformable': self.deformable, 'dtype': self.dtype}
+    y = conv3x3(self.channels, stride=self.stride, name='conv2', **window)(y)
     y = nn.relu(normalize(y, 'bn2'))
     y = Conv(width, 1, dtype=self.dtype, name='conv3')(y)
     y = normalize(y, 'bn3')
@@ -97,6 +115,8 @@ class ResNet(nn.Module):
     update_statistics: False normalises with the running statistics also in training.
     dtype: type of the computation.
     axis_name: device axis over which the batch is spread.
+    deformable: 'v1' or 'v2' makes 3x3 convolutions deformable, None none.
+    deformable_from: first stage in which they are.
   """
 
   block: type[BasicBlock] | type[Bottleneck]
@@ -106,6 +126,8 @@ class ResNet(nn.Module):
   update_statistics: bool = True
   dtype: Any = jnp.float32
   axis_name: str | None = None
+  deformable: str | None = None
+  deformable_from: int = 2
 
   @property
   def stage_features(self) -> tuple[int, ...]:
@@ -152,6 +174,7 @@ class ResNet(nn.Module):
         x = self.block(
           channels=self.width * 2 ** (stage - 1),
           stride=2 if stage > 1 and index == 0 else 1,
+          deformable=self.deformable if stage >= self.deformable_from else None,
           axis_name=self.axis_name,
           dtype=self.dtype,
           name=f'layer{stage}.{index}',

@@ -41,6 +41,16 @@ def test_curves_hold_the_records():
   assert _open(figure).width > 1000
 
 
+def test_curves_of_a_detector_have_their_own_units():
+  record = {'step': 1, 'loss': 2.0, 'box': 0.5, 'rpn_box': 0.1, 'classification': 1.0}
+  figure = plots.learning_curves([record, {'step': 2, 'validation/map50': 0.5}])
+  units = {axes.get_title(loc='left'): axes.get_ylabel() for axes in figure.axes}
+  assert units['Loss'] == 'sum of the losses'
+  assert units['mAP@0.5'] == '%'
+  assert units['Boxes'] == units['RPN, boxes'] == 'smooth L1'
+  assert units['Classification'] == 'nats'
+
+
 def test_curves_without_records_say_so():
   figure = plots.learning_curves([{'step': 1, 'loss': None}])
   assert _texts(figure.axes[0]) == ['nothing was logged']

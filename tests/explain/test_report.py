@@ -7,9 +7,10 @@ import os
 import numpy as np
 import pytest
 
-from jaxdefect.contracts import ClassScores
-from jaxdefect.evaluate import classification
+from jaxdefect.contracts import ClassScores, Detections
+from jaxdefect.evaluate import average_precision, classification
 from jaxdefect.explain import page, plots, report
+from jaxdefect.explain.detection_figures import DrawnMistake
 from jaxdefect.explain.mistakes import Mistake
 
 EVIL = '<script>alert("x")</script> & \'"'
@@ -202,3 +203,76 @@ def test_rejects_a_report_without_metrics(tmp_path):
   with pytest.raises(ValueError, match='metrics'):
     report.write_report(tmp_path / 'new', {'n': 3}, title='run')
   assert not (tmp_path / 'new').exists()
+
+
+def _boxes(seed: int = 0, classes: tuple[str, ...] = ('good', EVIL, 'absent')) -> dict:
+  """Report of a detector that finds most of 40 boxes on 30 images."""
+  generator = np.random.default_rng(seed)
+  corner = generator.uniform(0, 60, (30, 2, 2))
+  true = np.concatenate([corner, corner + 30], axis=-1)
+  label = generator.integers(2, size=(30, 2))
+  kept = np.arange(60).reshape(30, 2) % 3 > 0
+  found = true + generator.normal(size=true.shape) * 2
+  truth = {'boxes': true, 'box_label': label, 'box_valid': kept, 'scale': np.ones(30)}
+  scores = np.sort(generator.random((30, 2)), axis=1)[:, ::-1]
+  predictions = Detections(found, scores, label, generator.random((30, 2)) < 0.9)
+  return average_precision.evaluate(predictions, truth, classes, num_resamples=50)
+
+
+def _drawn() -> DrawnMistake:
+  image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+  return DrawnMistake(image, f'{EVIL} 0.93', f'marked as {EVIL}', 0.25, EVIL)
+
+
+def test_detection_page_holds_every_part():
+  values = _boxes() | {'seed': 7, 'config': {'steps': 3}}
+  metrics, intervals = values['metrics'], values['intervals']
+  records = [{'step': 1, 'loss': 1.0, 'box': 0.5}, {'step': 2, 'validation/map50': 0.5}]
+  shown = _page(values, records=records, misses=[_drawn()], false_alarms=[_drawn()] * 2)
+  for heading in (
+    *('Each class', 'Precision against recall', 'Learning curves', 'Worst misses'),
+    *('Worst false alarms', 'Run', 'Configuration'),
+  ):
+    assert heading in shown.text
+  for name in ('map50', 'map', 'recall_at_1_fp', 'ap50/good', f'ap/{EVIL}'):
+    assert f'{100 * metrics[name]:.1f} %' in shown.texts, name
+  low, high = intervals['map50']
+  assert f'{100 * low:.1f} to {100 * high:.1f} %' in shown.texts
+  low, high = intervals[f'ap50/{EVIL}']
+  assert f'{100 * low:.1f} to {100 * high:.1f}' in shown.texts
+  assert '30 test images with 40 boxes' in shown.text
+  assert 'n = 30 images' in shown.texts
+  assert 'No test box of: absent.' in shown.text
+  assert 'if they score 0.25 or more' in shown.text
+  assert shown.tags.count('img') == 5  # curves twice, a miss, two false alarms
+  assert shown.text.count('<script>alert("x")</script>') >= 10
+  assert 'confusion' not in shown.text.lower()
+  assert 'precision recall' not in shown.text  # the arrays are not listed under 'Run'
+
+
+def test_detection_page_of_several_seeds():
+  values = classification.aggregate([_boxes(seed) for seed in range(3)])
+  shown = _page(values)
+  assert '90 test images with 120 boxes in 3 seeds' in shown.text
+  assert f'mean of 3 seeds, sd {100 * values["sd"]["map50"]:.1f}' in shown.text
+  assert "Student's t over seeds" in shown.text
+  assert 'mean of 3 seeds (0 where' in shown.text
+  _page(classification.aggregate([_boxes()]))
+
+
+def test_detection_page_of_negatives_says_so():
+  truth = {
+    **{'boxes': np.zeros((2, 0, 4)), 'box_label': np.zeros((2, 0), int)},
+    **{'box_valid': np.zeros((2, 0), bool), 'scale': np.ones(2)},
+  }
+  none = Detections(np.zeros((2, 0, 4)), np.zeros((2, 0)), np.zeros((2, 0), int), np.zeros((2, 0)))
+  shown = _page(average_precision.evaluate(none, truth, ('a',)))
+  assert 'no test image holds a box' in shown.text
+  assert 'img' not in shown.tags
+
+
+def test_detection_report_is_written_whole(tmp_path):
+  values = _boxes()
+  path = report.write_report(tmp_path, values, title='run', misses=[_drawn()])
+  assert json.loads((tmp_path / 'report.json').read_text('utf-8')) == report.plain(values)
+  assert path.read_text('utf-8') == report.html(values, title='run', misses=[_drawn()])

@@ -30,7 +30,7 @@ def shapes(module):
 
 def paths(tree):
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {tuple(entry.key for entry in path): leaf for path, leaf in leaves}
+  return {tuple(getattr(entry, 'key', '') for entry in path): leaf for path, leaf in leaves}
 
 
 @functools.cache
@@ -167,12 +167,74 @@ def test_bfloat16_maps_and_float32_variables():
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
 
 
+# 3x3 convolutions of ResNet-50's last three stages: 4 on 128, 6 on 256, 3 on 512 channels.
+WINDOWS, INPUTS = 13, 4 * 128 + 6 * 256 + 3 * 512
+
+
+@pytest.mark.parametrize(('version', 'channels', 'millions'), [('v1', 18, 0.58), ('v2', 27, 0.87)])
+def test_deformable_resnet50_adds_offsets_and_nothing_else(version, channels, millions):
+  plain = paths(shapes(models.backbone('resnet50')))
+  deformable = paths(shapes(models.backbone('resnet50', deformable=version)))
+  extra = {path: leaf.size for path, leaf in deformable.items() if path not in plain}
+  assert all(plain[path].shape == deformable[path].shape for path in plain)
+  assert all(path[-2] == 'offset' and path[-3] == 'conv2' for path in extra)
+  assert {path[1].split('.')[0] for path in extra} == {'layer2', 'layer3', 'layer4'}
+  assert sum(extra.values()) == 9 * INPUTS * channels + WINDOWS * channels
+  assert round(sum(extra.values()) / 1e6, 2) == millions
+
+
+def test_deformable_basic_blocks_and_first_stage():
+  module = models.backbone('resnet18', stages=3, deformable='v1', deformable_from=3)
+  offsets = {path[1:3] for path in paths(shapes(module)) if 'offset' in path}
+  blocks = ('layer3.0', 'layer3.1')
+  assert offsets == {(block, conv) for block in blocks for conv in ('conv1', 'conv2')}
+
+
+@pytest.mark.parametrize(
+  ('name', 'version'), [('resnet18', 'v1'), ('resnet18', 'v2'), ('resnet50', 'v2')]
+)
+def test_deformable_network_starts_as_the_plain_one(name, version):
+  plain, pretrained, x = small(name, stages=2, width=8)
+  module = models.backbone(name, stages=2, width=8, deformable=version)
+  variables = jax.jit(module.init)(jax.random.key(7), x)
+  # Plain weights are a part of the tree; the offsets stay zero.
+  variables = models.merge_pretrained(variables, pretrained)
+  maps, sown = jax.jit(functools.partial(module.apply, mutable='intermediates'))(variables, x)
+  for a, b in zip(maps, jax.jit(plain.apply)(pretrained, x)):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+  # What is sown says where the network looks, layer by layer.
+  assert {path[1].split('.')[0] for path in paths({'sown': sown['intermediates']})} == {'layer2'}
+
+
+def test_deformable_stages_freeze():
+  module, variables, x = small(
+    'resnet18', stages=2, width=8, frozen_stages=1, deformable='v2', deformable_from=1
+  )
+
+  def loss(params):
+    return sum(jnp.sum(m**2) for m in module.apply({**variables, 'params': params}, x, train=False))
+
+  gradient = paths(jax.jit(jax.grad(loss))(variables['params']))
+  offsets = [path for path in gradient if 'offset' in path]
+  assert {path[0].split('.')[0] for path in offsets} == {'layer1', 'layer2'}
+  for path in offsets:
+    frozen = models.is_frozen(module, path)
+    assert frozen == path[0].startswith('layer1')
+    assert bool(jnp.any(gradient[path] != 0)) != frozen, path
+
+
 @pytest.mark.parametrize(
   ('settings', 'sentence'),
   [
     ({'name': 'resnet20'}, 'backbone name must be one of resnet10, .* got .resnet20.'),
     ({'name': 'resnet18', 'stages': 5}, 'stages must be 1, 2, 3, 4 or None .* got 5'),
     ({'name': 'resnet18', 'stages': 2, 'frozen_stages': 3}, 'between 0 and 2 .* got 3'),
+    ({'name': 'resnet18', 'deformable': 'v3'}, "must be 'v1', 'v2' or None, got 'v3'"),
+    ({'name': 'mobilenet_v2', 'deformable': 'v1'}, "only resnet10, .* got 'mobilenet_v2'"),
+    (
+      {'name': 'resnet18', 'stages': 2, 'deformable': 'v1', 'deformable_from': 3},
+      'deformable_from must be between 1 and 2 .* got 3',
+    ),
   ],
 )
 def test_rejects_bad_arguments(settings, sentence):

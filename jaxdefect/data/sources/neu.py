@@ -4,15 +4,13 @@ K. Song, Y. Yan, Applied Surface Science 285 (2013) 858-864; boxes: Y. He et al.
 on Instrumentation and Measurement 69(4) (2020) 1493-1504.
 
 An image's class for recognition is its file name; a box has its own class, and 188 of the 4189
-boxes name another one than their image's.
+boxes name another one than their image's. For detection, where the boxes decide, see ``neu_det``.
 """
 
 import os
 import pathlib
 
-import numpy as np
-
-from jaxdefect.data import annotations, decode
+from jaxdefect.data import annotations
 from jaxdefect.data.source import Source
 from jaxdefect.data.sources import folder
 
@@ -41,30 +39,46 @@ def make(*, dir: str | os.PathLike[str]) -> Source:
 
   Raises:
     FileNotFoundError: a folder is missing.
-    ValueError: an image has no XML, an XML names no image, or a class is none of the six.
+    ValueError: an image has no XML, an XML names no image, a class is none of the six, or a box
+      or a size does not fit its image.
   """
+  findings = annotations.Findings(f'NEU-DET in {dir}')
+  annotated = read(dir)
+  labels = [file_class(one) for one in annotated]
+  return annotations.to_source('neu', CLASSES, annotated, findings, labels=labels)
+
+
+def read(dir: str | os.PathLike[str]) -> list[annotations.Annotated]:
+  """All images of the official layout with their boxes, in sorted order; raises as ``make``."""
   images_dir, xml_dir = _sub_folder(dir, 'images'), _sub_folder(dir, 'annotations')
   paths = folder.images_in(images_dir)
   by_image = _read_annotations(xml_dir, {path.stem for path in paths})
-  labels, boxes, box_labels = [], [], []
+  found = []
   for path in paths:
-    kind = path.stem.rpartition('_')[0]
-    if kind not in CLASSES:
-      raise ValueError(f'The image {path} is not named <class>_<number> after a class of NEU-DET.')
     if path.stem not in by_image:
       raise ValueError(f'The image {path} has no annotation {path.stem}.xml in {xml_dir}.')
-    voc = by_image[path.stem]
-    labels.append(CLASSES.index(kind))
-    boxes.append(voc.boxes)
-    box_labels.append(np.asarray([CLASSES.index(one) for one in voc.names], np.int32))
-  return Source(
-    name='neu',
-    classes=CLASSES,
-    names=tuple(path.relative_to(images_dir).as_posix() for path in paths),
-    labels=np.asarray(labels, np.int32),
-    read=lambda i: decode.read_image(paths[i]),
-    annotations={'boxes': boxes, 'box_labels': box_labels},
-  )
+    xml, voc = by_image[path.stem]
+    one = annotations.Annotated(
+      name=path.relative_to(images_dir).as_posix(),
+      path=path,
+      size=voc.size,
+      boxes=voc.boxes,
+      labels=[CLASSES.index(name) for name in voc.names],
+      places=[f'{xml.name} box {k}' for k in range(1, len(voc.names) + 1)],
+    )
+    file_class(one)
+    found.append(one)
+  return found
+
+
+def file_class(one: annotations.Annotated) -> int:
+  """The class that the file's name has."""
+  kind = one.path.stem.rpartition('_')[0]
+  if kind not in CLASSES:
+    raise ValueError(
+      f'The image {one.path} is not named <class>_<number> after a class of NEU-DET.'
+    )
+  return CLASSES.index(kind)
 
 
 def _sub_folder(dir: str | os.PathLike[str], name: str) -> pathlib.Path:
@@ -79,12 +93,12 @@ def _sub_folder(dir: str | os.PathLike[str], name: str) -> pathlib.Path:
 
 def _read_annotations(
   xml_dir: pathlib.Path, stems: set[str]
-) -> dict[str, annotations.VocAnnotation]:
+) -> dict[str, tuple[pathlib.Path, annotations.VocAnnotation]]:
   by_image = {}
   for path in sorted(xml_dir.glob('*.xml')):
     if path.name.startswith('.'):
       continue
-    voc = annotations.read_voc(path)
+    voc = annotations.read_voc(path, check=False)
     # 174 of the official files name their image without the ending.
     stem = voc.filename if voc.filename in stems else pathlib.PurePath(voc.filename).stem
     if stem not in stems:
@@ -96,5 +110,5 @@ def _read_annotations(
       raise ValueError(
         f'The annotation {path} has a box of class {min(strange)!r}, which NEU-DET has not.'
       )
-    by_image[stem] = voc
+    by_image[stem] = (path, voc)
   return by_image

@@ -1,0 +1,100 @@
+"""Few-shot detector (deformable ResNet, GS-FPN, prototypes in Faster R-CNN) on DeepPCB.
+
+Paper: Xia & Long suspect that deformable convolution is slightly worse on regular round defects:
+compare pin-holes with and without it (`:rigid`).
+Run:   python -m launch.train --config=configs/faster_rcnn_deep_pcb.py --config.data.dir=DeepPCB
+       --config=configs/faster_rcnn_deep_pcb.py:rigid      without deformable convolution
+       --config=configs/faster_rcnn_deep_pcb.py:baseline   torchvision's Faster R-CNN
+Needs: the DeepPCB folder and ImageNet weights (JAXDEFECT_DATA/weights, or pretrained.dir).
+Score: docs/results.md, generated from the runs.
+"""
+
+import os
+
+from ml_collections import ConfigDict, config_dict
+
+DATA = os.environ.get('JAXDEFECT_DATA', 'data')
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  c = ConfigDict()
+  c.data = ConfigDict()
+  c.data.name = 'deep_pcb'
+  c.data.dir = f'{DATA}/DeepPCB'
+  c.data.image_size = (640, 640)
+  c.data.interpolation = 'bilinear'
+  c.data.max_boxes = 24
+
+  c.split = ConfigDict()
+  c.split.kind = 'boxes_fraction'
+  c.split.train = 0.6
+  c.split.validation = 0.1
+  c.split.max_test = config_dict.placeholder(int)
+
+  c.pretrained = ConfigDict()
+  c.pretrained.weights = 'resnet18-imagenet-layer3-bnfolded'
+  c.pretrained.dir = f'{DATA}/weights'
+  c.pretrained.stages = 3
+
+  c.method = ConfigDict()
+  c.method.name = 'faster_rcnn'
+  c.method.backbone = 'resnet18'
+  c.method.stages = 3
+  c.method.frozen_stages = 1
+  c.method.update_statistics = False  # the weights have BatchNorm folded in
+  c.method.deformable = config_dict.placeholder(str)  # None: ordinary convolutions
+  c.method.deformable = 'v2'
+  c.method.neck = 'gs_fpn'
+  c.method.neck_channels = 128
+  c.method.first_stage = 2
+  c.method.extra_levels = 1
+  c.method.box_head = 'gs'
+  c.method.classifier = 'prototype'
+  c.method.anchor_sizes = (24.0, 48.0, 96.0)  # strides 8, 16, 32; boxes are 10 to 150 pixels
+  c.method.rpn_samples = 128
+  c.method.proposals_before = 400
+  c.method.proposals = 300
+  c.method.regions = 128
+  c.method.augmentation = ConfigDict({'flips': True, 'quarter_turns': True})
+
+  c.optimizer = ConfigDict()
+  c.optimizer.name = 'sgd'
+  c.optimizer.learning_rate = 0.01
+  c.optimizer.schedule = 'cosine'
+  c.optimizer.warmup_steps = 50
+  c.optimizer.weight_decay = 1e-4
+  c.optimizer.clip_norm = 10.0
+
+  c.batch_size = 4
+  c.steps = 800
+  c.references_per_class = 0  # 0: all training images
+  c.seeds = (0,)
+  c.devices = 1
+
+  c.log_every = 10
+  c.checkpoint_every = 100
+  c.evaluate_every = 0
+  c.best = ''
+  c.pictures = 6
+  c.sampling_layer = 'layer3.1/conv2'  # whose sampling points the report draws
+  c.tensorboard = False
+
+  if variant == 'rigid':
+    c.method.deformable = None
+  elif variant == 'baseline':
+    c.method.deformable = None
+    c.method.neck, c.method.box_head, c.method.classifier = 'fpn', 'mlp', 'linear'
+  elif variant == 'smoke':
+    c.data.image_size = (64, 64)
+    c.split.train, c.split.validation = 0.5, 0.0
+    c.pretrained.weights = ''
+    c.method.stages, c.method.frozen_stages, c.method.width = 2, 0, 8
+    c.method.neck_channels = 16
+    c.method.anchor_sizes = (8.0, 16.0)
+    c.method.proposals_before, c.method.proposals, c.method.regions = 30, 20, 16
+    c.optimizer.warmup_steps = 0
+    c.batch_size, c.steps, c.checkpoint_every, c.pictures = 4, 2, 2, 2
+    c.sampling_layer = 'layer2.1/conv2'
+  elif variant:
+    raise ValueError(f'faster_rcnn_deep_pcb has no variant {variant!r}: rigid, baseline, smoke')
+  return c

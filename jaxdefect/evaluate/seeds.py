@@ -1,0 +1,79 @@
+"""One report for several seeds, whatever the task: means, spreads and what can be added up.
+
+Shape legend: K classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdefect.evaluate import intervals
+
+
+def aggregate(reports: Sequence[dict[str, Any]], *, confidence: float = 0.95) -> dict[str, Any]:
+  """One report for several seeds: mean, standard deviation and Student's interval per metric.
+
+  Args:
+    reports: what an evaluator's ``evaluate`` returned, one per seed.
+    confidence: coverage of the intervals, in (0, 1).
+
+  Returns:
+    A dict like ``evaluate``'s: ``metrics`` holds the means, ``sd`` the standard deviations (n - 1)
+    and ``intervals`` Student's intervals of the means (both need two seeds); ``per_seed`` the
+    values behind them, in the order of ``reports``; ``n_seeds``; ``n`` the images of all seeds
+    together; ``left_out`` the metrics that some seed lacks. Where every report counts the same
+    classes, ``confusion_matrix`` and ``support`` are summed over the seeds, and the precisions of
+    ``precision_recall`` averaged over the seeds that hold the class.
+
+  Raises:
+    ValueError: if there is no report.
+  """
+  if not reports:
+    raise ValueError('reports is empty; one report per seed is needed.')
+  tables = [report['metrics'] for report in reports]
+  shared = [name for name in tables[0] if all(name in table for table in tables)]
+  per_seed = {name: [float(table[name]) for table in tables] for name in shared}
+  summary = {
+    name: intervals.mean_interval(values, confidence=confidence)
+    for name, values in per_seed.items()
+  }
+  several = len(reports) > 1
+  result: dict[str, Any] = {
+    'metrics': {name: item.mean for name, item in summary.items()},
+    'sd': {name: item.sd for name, item in summary.items() if several},
+    'intervals': {name: [item.low, item.high] for name, item in summary.items() if several},
+    'interval_kinds': {name: 'student' for name in summary if several},
+    'confidence': confidence,
+    'n': sum(int(report.get('n', 0)) for report in reports),
+    'n_seeds': len(reports),
+    'per_seed': per_seed,
+    'left_out': sorted({name for table in tables for name in table} - set(shared)),
+  }
+  classes = reports[0].get('classes')
+  if classes and all(report.get('classes') == classes for report in reports):
+    result['classes'] = list(classes)
+    if all('confusion_matrix' in report for report in reports):
+      confusion = np.sum([report['confusion_matrix'] for report in reports], axis=0)
+      result['confusion_matrix'] = confusion.tolist()
+    if all('support' in report for report in reports):
+      counts = [sum(int(report['support'][name]) for report in reports) for name in classes]
+      result['support'] = dict(zip(classes, counts))
+      result['absent_classes'] = [name for name, count in zip(classes, counts) if count == 0]
+    if all('precision_recall' in report for report in reports):
+      result['precision_recall'] = _mean_curves(
+        [report['precision_recall'] for report in reports], classes
+      )
+  return result
+
+
+def _mean_curves(curves: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
+  """The mean precision at each recall; a score has no meaning across models and is dropped."""
+  held = {
+    name: [c['precision'][name] for c in curves if name in c['precision']] for name in classes
+  }
+  return {
+    'iou': curves[0]['iou'],
+    'recall': curves[0]['recall'],
+    'precision': {name: np.mean(rows, axis=0).tolist() for name, rows in held.items() if rows},
+  }

@@ -1,0 +1,400 @@
+"""Faster R-CNN, plain or as Xia & Long make it for few samples (source A).
+
+The plain detector is torchvision's (Ren et al. 2015; Lin et al. 2017): a pyramid, a region proposal
+network, and a head that classifies pooled regions and refines their boxes. Source A changes three
+things, each an argument of its own (Table 2):
+
+- ``deformable='v1' | 'v2'``: every 3x3 convolution of the last three stages samples where it learns
+  to (section 2.1).
+- ``neck='gs_fpn'``, ``box_head='gs'``: GSConv instead of dense convolutions (section 2.2).
+- ``classifier='prototype'``: regions are classified by their cosine to class prototypes,
+  ``p(c|f) = softmax_c(cos(f, u_c) / tau)`` (section 2.3), with ``w_c = N_max / N_c``.
+
+What the paper leaves open, and what is done here:
+
+- The background has no prototype in the text. ``background='threshold'`` (the default) gives it one
+  learned similarity: a region is background unless a class is more alike than that. It has no
+  appearance to be learned, so a class added later competes on equal terms. ``'prototype'`` gives it
+  a mean like any class (``prototypes[0]``).
+- tau and alpha are not given: 0.1 and 0.9.
+- The paper's contrastive loss takes dot products, its probabilities cosines: cosines here.
+- A class added without training has no box regressor: with prototypes one regression serves all.
+
+Shape legend: N images, H x W pixels, M true boxes, A anchors, R sampled regions, K classes (0 is
+the background in ``logits``, not in ``labels``), D detections, F embedding size.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdefect import losses, models, ops, optim
+from jaxdefect.contracts import (
+  Batch,
+  DataSpec,
+  Detections,
+  Fitted,
+  Method,
+  References,
+  State,
+  example_keys,
+)
+from jaxdefect.data import augment_boxes
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+_BOX_CODER = (10.0, 10.0, 5.0, 5.0)
+
+
+def make(
+  *,
+  optimizer: optax.GradientTransformation | None = None,
+  backbone: str = 'resnet50',
+  stages: int | None = None,
+  width: int = 64,
+  frozen_stages: int = 1,
+  update_statistics: bool = False,
+  backbone_rate: float = 1.0,
+  offset_rate: float = 0.1,
+  deformable: Literal['v1', 'v2'] | None = None,
+  deformable_from: int = 2,
+  neck: Literal['fpn', 'gs_fpn'] = 'fpn',
+  neck_channels: int = 256,
+  first_stage: int = 1,
+  extra_levels: int = 1,
+  box_head: Literal['mlp', 'gs'] = 'mlp',
+  head_width: int = 1024,
+  classifier: Literal['linear', 'prototype'] = 'linear',
+  embedding: int = 256,
+  temperature: float = 0.1,
+  prototype_momentum: float = 0.9,
+  background: Literal['threshold', 'prototype'] = 'threshold',
+  balance_classes: bool = False,
+  anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
+  anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
+  rpn_samples: int = 256,
+  proposals_before: int = 1000,
+  proposals: int = 1000,
+  regions: int = 512,
+  score_threshold: float = 0.05,
+  nms_threshold: float = 0.5,
+  max_detections: int = 100,
+  augmentation: dict[str, Any] | None = None,
+  average_decay: float | None = None,
+  mean: tuple[float, ...] = _IMAGENET_MEAN,
+  std: tuple[float, ...] = _IMAGENET_STD,
+  dtype: Any = jnp.float32,
+  axis_name: str | None = None,
+) -> Method:
+  """Makes a Faster R-CNN.
+
+  Args:
+    optimizer: optax transformation; None where nothing will be trained.
+    backbone: a ResNet of ``models.backbone``.
+    stages: the network ends after this stage; None for the whole network.
+    width: channels of a ResNet's first stage; 64 is the published network.
+    frozen_stages: the stem and this many stages keep their parameters (torchvision: 1).
+    update_statistics: False keeps BatchNorm's running statistics, as torchvision does.
+    backbone_rate: factor on the learning rate of the backbone.
+    offset_rate: factor on the learning rate of what predicts sampling offsets.
+    deformable: version of deformable convolution, None for ordinary ones.
+    deformable_from: the first stage that gets them.
+    neck: feature pyramid.
+    neck_channels: channels of every pyramid map.
+    first_stage: stage of the finest pyramid map; 2 leaves stride 4 out.
+    extra_levels: coarser maps by pooling, for large anchors.
+    box_head: two dense layers, or the light GSConv head.
+    head_width: width of the dense layers.
+    classifier: linear layer with one box per class, or prototypes with one box per region.
+    embedding: F, size of the embedding that is compared with prototypes.
+    temperature: tau.
+    prototype_momentum: alpha of ``u <- alpha u + (1 - alpha) mean(f)``.
+    background: how a prototype head knows the background.
+    balance_classes: weigh the class loss by N_max / N_c.
+    anchor_sizes: one side per pyramid map, pixels of the network's image.
+    anchor_ratios: height / width.
+    rpn_samples: anchors per image in the loss of the proposal network, half of them positive.
+    proposals_before: boxes per pyramid map that enter suppression.
+    proposals: regions per image that the second stage sees.
+    regions: R of them in the loss, a quarter positive.
+    score_threshold: detections must score above this.
+    nms_threshold: IoU of suppression within a class.
+    max_detections: D.
+    augmentation: arguments of ``data.augment_boxes.random_box_views``; None trains on the images
+      as they are.
+    average_decay: decay of the running average of the parameters that predicts; None keeps none.
+    mean: per channel, in 0..1, subtracted from the pixels.
+    std: per channel, in 0..1, by which they are divided then.
+    dtype: compute type of the network; parameters, boxes and losses stay float32.
+    axis_name: the device axis, for BatchNorm, prototypes and the gradient.
+
+  Returns:
+    The ``Method``; ``predict`` gives ``Detections``.
+
+  Raises:
+    ValueError: an argument that is none of its choices.
+  """
+  for argument, value, allowed in (
+    ('classifier', classifier, ('linear', 'prototype')),
+    ('background', background, ('threshold', 'prototype')),
+  ):
+    if value not in allowed:
+      raise ValueError(f'{argument} is {value!r}; it can be {", ".join(allowed)}')
+  prototypical = classifier == 'prototype'
+
+  def network(num_classes: int) -> models.Detector:
+    return models.detector(
+      num_classes,
+      backbone=models.backbone(
+        backbone,
+        stages=stages,
+        width=width,
+        frozen_stages=frozen_stages,
+        update_statistics=update_statistics,
+        deformable=deformable,
+        deformable_from=deformable_from,
+        dtype=dtype,
+        axis_name=axis_name,
+      ),
+      neck=neck,
+      neck_channels=neck_channels,
+      first_stage=first_stage,
+      extra_levels=extra_levels,
+      anchor_sizes=anchor_sizes,
+      anchor_ratios=anchor_ratios,
+      box_head=box_head,
+      head_width=head_width,
+      embedding=embedding if prototypical else None,
+      dtype=dtype,
+      axis_name=axis_name,
+    )
+
+  frozen = network(1).frozen
+
+  def rate(path: tuple[str, ...]) -> float:
+    slower = offset_rate if 'offset' in path else 1.0
+    return slower * (backbone_rate if path[0] == 'backbone' else 1.0)
+
+  rule = optim.partition.scale_by_group(optimizer or optax.identity(), rate)
+  rule = optim.partition.freeze(rule, frozen)
+
+  def pixels(image: jax.Array) -> jax.Array:
+    return ops.normalize_pixels(image, mean=mean, std=std)
+
+  def variables_of(params: Any, model_state: Any) -> dict:
+    kept = {name: value for name, value in params.items() if name != 'background'}
+    return {'params': kept, 'batch_stats': model_state['batch_stats']}
+
+  def propose(pyramid: models.Pyramid, size: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[N, P, 4] regions and [N, P] bool, no gradient."""
+    select = functools.partial(
+      ops.select_proposals,
+      level_sizes=pyramid.level_sizes,
+      num_before=proposals_before,
+      num_after=proposals,
+    )
+    return jax.vmap(select, (0, 0, None, 0))(
+      pyramid.objectness, pyramid.deltas, pyramid.anchors, size
+    )
+
+  def class_logits(described: jax.Array, params: Any, model_state: Any) -> jax.Array:
+    """[N, R, ...] -> [N, R, K + 1], background first."""
+    if not prototypical:
+      return described.astype(jnp.float32)
+    flat = described.reshape(-1, described.shape[-1])
+    cosines = losses.cosine_logits(flat, model_state['prototypes'].T)  # [N*R, K + 1]
+    if background == 'threshold':
+      cosines = cosines.at[:, 0].set(params['background'])
+    return (cosines / temperature).reshape(*described.shape[:2], -1)
+
+  def init(key: jax.Array, spec: DataSpec, pretrained: Any = None) -> State:
+    key_network, key_prototypes = jax.random.split(key)
+    num_classes = len(spec.classes)
+    variables = network(num_classes).init(
+      key_network, jnp.zeros((1, *spec.batch['image'].shape[1:]), jnp.float32)
+    )
+    variables = {name: variables[name] for name in ('params', 'batch_stats')}
+    if pretrained is not None:
+      variables = models.merge_pretrained(variables, pretrained)
+    params = dict(variables['params'])
+    model_state: dict[str, Any] = {'batch_stats': variables['batch_stats']}
+    if balance_classes:
+      model_state['class_weights'] = losses.balance_weights(jnp.asarray(spec.counts))
+    if prototypical:
+      means = losses.unit_vectors(jax.random.normal(key_prototypes, (num_classes, embedding)))
+      model_state['prototypes'] = jnp.pad(means, ((1, 0), (0, 0)))  # row 0 is the background's
+      if background == 'threshold':
+        params['background'] = jnp.asarray(0.5, jnp.float32)
+    return optim.initial_state(params, model_state, rule, average_decay=average_decay)
+
+  def loss(key: jax.Array, params: Any, model_state: Any, batch: Batch):
+    valid = batch['valid']
+    key_view, key_anchor, key_region = jax.random.split(key, 3)
+    image, boxes, box_valid, size = (batch[k] for k in ('image', 'boxes', 'box_valid', 'size'))
+    if augmentation is not None:
+      image, boxes, box_valid = augment_boxes.random_box_views(
+        key_view, image, boxes, box_valid, batch['index'], **augmentation
+      )
+      size = jnp.full_like(size, jnp.float32(image.shape[1:3]))  # the picture may lie anywhere
+    module = network(_num_classes(params, model_state))
+    variables = variables_of(params, model_state)
+    pyramid, updated = module.apply(
+      variables, pixels(image), train=True, valid=valid, method='pyramid', mutable=['batch_stats']
+    )
+    anchors = jax.vmap(functools.partial(ops.anchor_targets, num=rpn_samples), (0, None, 0, 0))(
+      example_keys(key_anchor, batch['index']), pyramid.anchors, boxes, box_valid
+    )
+    first = jax.vmap(losses.proposal_loss)(pyramid.objectness, pyramid.deltas, anchors)  # 2 of [N]
+
+    target = jax.vmap(functools.partial(ops.region_targets, num=regions))(
+      example_keys(key_region, batch['index']),
+      *propose(pyramid, size),
+      boxes,
+      batch['box_label'],
+      box_valid,
+    )
+    counted = target.valid & valid[:, None]
+    (described, box_deltas), updated = module.apply(
+      {**variables, **updated},
+      pyramid,
+      target.boxes,
+      train=True,
+      valid=counted,
+      method='regions',
+      mutable=['batch_stats'],
+    )
+    logits = class_logits(described, params, model_state)
+    weights = None
+    if balance_classes:
+      weights = jnp.concatenate([jnp.ones(1), model_state['class_weights']])
+    second = jax.vmap(functools.partial(losses.region_loss, class_weights=weights))(
+      logits, box_deltas, target
+    )
+
+    new_state = {**model_state, **updated}
+    if prototypical:
+      new_state['prototypes'] = losses.update_prototypes(
+        model_state['prototypes'],
+        losses.unit_vectors(jax.lax.stop_gradient(described).reshape(-1, embedding)),
+        target.label.reshape(-1),
+        momentum=prototype_momentum,
+        valid=counted.reshape(-1),
+        axis_name=axis_name,
+      )
+    names = ('rpn_objectness', 'rpn_box', 'classification', 'box')
+    terms = dict(zip(names, first + second))
+    weight = valid.sum().astype(jnp.float32)
+    scalars = {name: (jnp.where(valid, t, 0.0).sum(), weight) for name, t in terms.items()}
+    positive = (target.label > 0) & counted
+    right = positive & (logits.argmax(-1) == target.label)
+    scalars['accuracy'] = tuple(x.sum().astype(jnp.float32) for x in (right, positive))
+    total = sum(terms.values())
+    return jnp.where(valid, total, 0.0).sum(), (weight, new_state, scalars)
+
+  step = optim.gradient_step(
+    loss, rule, axis_name=axis_name, average_decay=average_decay, frozen=frozen
+  )
+
+  @jax.jit
+  def describe(params: Any, model_state: Any, batch: Batch) -> jax.Array:
+    """Unit embeddings of the true boxes, [N, M, F]."""
+    module = network(_num_classes(params, model_state))
+    variables = variables_of(params, model_state)
+    pyramid = module.apply(variables, pixels(batch['image']), method='pyramid')
+    described, _ = module.apply(variables, pyramid, batch['boxes'], method='regions')
+    return losses.unit_vectors(described)
+
+  def support_means(params: Any, model_state: Any, references: References):
+    """Mean unit embedding [K', F] and number of boxes [K'] of each class of the references."""
+    sums = np.zeros((len(references.classes), embedding))
+    counts = np.zeros(len(references.classes), int)
+    for batch in references.batches:
+      vectors = np.asarray(describe(params, model_state, batch))
+      keep = np.asarray(batch['box_valid']) & np.asarray(batch['valid'])[:, None]
+      labels = np.asarray(batch['box_label'])[keep]
+      np.add.at(sums, labels, vectors[keep])
+      np.add.at(counts, labels, 1)
+    return sums / np.maximum(counts, 1)[:, None], counts
+
+  def prepare(key: jax.Array, state: State, references: References | None) -> State:
+    """Sets the prototypes to the mean embeddings of the support set."""
+    del key
+    if not prototypical or references is None:
+      return state
+    means, counts = support_means(state.params, state.model_state, references)
+    old = np.asarray(state.model_state['prototypes'])
+    known = np.where(counts[:, None] > 0, means, old[1:])
+    prototypes = jnp.asarray(np.concatenate([old[:1], known]), jnp.float32)
+    return state._replace(model_state={**state.model_state, 'prototypes': prototypes})
+
+  def adapt(key: jax.Array, fitted: Fitted, references: References) -> Fitted:
+    """Adds the classes that the references know and the detector does not; others stay."""
+    del key
+    new = tuple(c for c in references.classes if c not in fitted.classes)
+    if not new:
+      return fitted
+    if not prototypical:
+      raise ValueError(
+        f'a detector with a linear classifier cannot learn the class {new[0]!r} without training; '
+        "one with classifier='prototype' can"
+      )
+    means, counts = support_means(fitted.params, fitted.model_state, references)
+    rows = [references.classes.index(c) for c in new]
+    if not counts[rows].all():
+      missing = new[int(np.argmin(counts[rows]))]
+      raise ValueError(f'the references hold no box of the class {missing!r}')
+    known = fitted.model_state['prototypes']
+    prototypes = jnp.concatenate([known, jnp.asarray(means[rows], known.dtype)])
+    model_state = {**fitted.model_state, 'prototypes': prototypes}
+    return dataclasses.replace(fitted, model_state=model_state, classes=fitted.classes + new)
+
+  def predict(fitted: Fitted, batch: Batch) -> Detections:
+    params, model_state = fitted.params, fitted.model_state
+    module = network(_num_classes(params, model_state))
+    variables = variables_of(params, model_state)
+    pyramid: Any = module.apply(variables, pixels(batch['image']), method='pyramid')
+    found, found_valid = propose(pyramid, batch['size'])
+    outputs: Any = module.apply(variables, pyramid, found, method='regions')
+    scores = jax.nn.softmax(class_logits(outputs[0], params, model_state))[..., 1:]  # [N, P, K]
+    box_deltas = outputs[1].reshape(*found.shape[:2], -1, 4)
+    if not prototypical:
+      box_deltas = box_deltas[:, :, 1:]  # [N, P, K, 4], without the background's
+    boxes = ops.decode_boxes(box_deltas, found[:, :, None], _BOX_CODER)
+
+    select = functools.partial(
+      ops.select_detections,
+      score_threshold=score_threshold,
+      iou_threshold=nms_threshold,
+      num_after=max_detections,
+    )
+    boxes = jax.vmap(ops.clip_boxes)(boxes, batch['size'])
+    kept = Detections(*jax.vmap(select)(scores, boxes, found_valid))
+    return kept._replace(valid=kept.valid & batch['valid'][:, None])
+
+  @functools.partial(jax.jit, static_argnames='layer')
+  def sampling(fitted: Fitted, batch: Batch, *, layer: str) -> jax.Array:
+    """Offsets [N, h, w, 18] of a deformable convolution of stride 1, ``'layer3.1/conv2'``."""
+    params, model_state = fitted.params, fitted.model_state
+    _, sown = network(_num_classes(params, model_state)).apply(
+      variables_of(params, model_state),
+      pixels(batch['image']),
+      method='pyramid',
+      mutable=['intermediates'],
+    )
+    found: Any = sown['intermediates']['backbone']
+    for name in layer.split('/'):
+      found = found[name]
+    return found['offsets'][0]
+
+  return Method(init, prepare, step, adapt, predict, sampling=sampling if deformable else None)
+
+
+def _num_classes(params: Any, model_state: Any) -> int:
+  if 'prototypes' in model_state:
+    return model_state['prototypes'].shape[0] - 1
+  return params['predictor']['cls_score']['bias'].shape[0] - 1

@@ -1,0 +1,214 @@
+"""A two-stage detector: backbone, pyramid, region proposals, and a head on pooled regions.
+
+Shape legend: N images, H x W pixels, A anchors, L pyramid maps, R regions per image,
+F features of a region, K classes.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdefect.models.backbone import Backbone
+from jaxdefect.models.box_head import BoxPredictor, GSBoxHead, MLPBoxHead
+from jaxdefect.models.fpn import FPN, GSFPN
+from jaxdefect.models.rpn import RPNHead
+from jaxdefect.ops import grid_anchors, multiscale_roi_align
+
+POOL = 7
+
+
+class BoxEmbedder(nn.Module):
+  """What a prototype head needs of a region: an embedding, and one box for all classes.
+
+  Attributes:
+    features: size of the embedding.
+    dtype: type of the computation.
+  """
+
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[R, F] -> embeddings [R, features], box deltas [R, 4]."""
+    embedding = nn.Dense(self.features, dtype=self.dtype, name='embedding')(x)
+    small = nn.initializers.normal(0.001)
+    deltas = nn.Dense(4, dtype=self.dtype, kernel_init=small, name='bbox_pred')(x)
+    return embedding, deltas
+
+
+class Pyramid(NamedTuple):
+  """What the first stage of a detector sees and says.
+
+  Attributes:
+    maps: L maps [N, h, w, C], finest first.
+    objectness: [N, A] logits of the anchors, levels one after the other.
+    deltas: [N, A, 4] encoded boxes.
+    anchors: [A, 4] pixels.
+    strides: L strides of the maps, pixels.
+    level_sizes: L numbers of anchors.
+  """
+
+  maps: tuple[jax.Array, ...]
+  objectness: jax.Array
+  deltas: jax.Array
+  anchors: jax.Array
+  strides: tuple[int, ...]
+  level_sizes: tuple[int, ...]
+
+
+class Detector(nn.Module):
+  """The forward passes of Faster R-CNN; what happens between them is the method's.
+
+  Attributes:
+    backbone: a module from ``models.backbone``.
+    neck: ``FPN`` or ``GSFPN``.
+    rpn: ``RPNHead``.
+    box_head: ``MLPBoxHead`` or ``GSBoxHead``.
+    predictor: ``BoxPredictor`` or ``BoxEmbedder``.
+    anchor_sizes: one side per pyramid map, pixels.
+    anchor_ratios: height / width.
+    pooled_levels: from how many of the maps regions are pooled; the coarser ones only propose.
+  """
+
+  backbone: Backbone
+  neck: nn.Module
+  rpn: nn.Module
+  box_head: nn.Module
+  predictor: nn.Module
+  anchor_sizes: tuple[float, ...]
+  anchor_ratios: tuple[float, ...]
+  pooled_levels: int
+
+  @nn.nowrap
+  def frozen(self, path: tuple[str, ...]) -> bool:
+    """Says whether the parameter at ``path`` gets no gradient."""
+    return path[0] == 'backbone' and self.backbone.frozen(path[1:])
+
+  def pyramid(
+    self, x: jax.Array, *, train: bool = False, valid: jax.Array | None = None
+  ) -> Pyramid:
+    """[N, H, W, 3] normalised images -> their ``Pyramid``."""
+    stages = self.backbone(x, train=train, valid=valid)
+    maps = self.neck(stages, train=train, valid=valid)
+    if len(maps) != len(self.anchor_sizes):
+      raise ValueError(
+        f'anchor_sizes has {len(self.anchor_sizes)} entries for {len(maps)} pyramid maps'
+      )
+    objectness, deltas = self.rpn(maps)
+    # Every map halves the one before, rounded up.
+    strides = tuple(2 ** round(math.log2(x.shape[1] / m.shape[1])) for m in maps)
+    anchors = grid_anchors(
+      [m.shape[1:3] for m in maps],
+      strides=strides,
+      sizes=self.anchor_sizes,
+      ratios=self.anchor_ratios,
+    )
+    level_sizes = tuple(m.shape[1] * m.shape[2] * len(self.anchor_ratios) for m in maps)
+    return Pyramid(maps, objectness, deltas, jnp.asarray(anchors), strides, level_sizes)
+
+  def regions(
+    self,
+    pyramid: Pyramid,
+    boxes: jax.Array,
+    *,
+    train: bool = False,
+    valid: jax.Array | None = None,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Describes regions of the images.
+
+    Args:
+      pyramid: of the images.
+      boxes: [N, R, 4] pixels.
+      train: True normalises with the statistics of the batch, where the box head has such.
+      valid: [N, R] bool, regions that count in the statistics.
+
+    Returns:
+      Class logits or embeddings [N, R, F], and encoded boxes [N, R, 4 or 4 (K + 1)].
+    """
+    num, count = boxes.shape[:2]
+    pooled = multiscale_roi_align(
+      pyramid.maps[: self.pooled_levels],
+      boxes.reshape(num * count, 4),
+      jnp.repeat(jnp.arange(num, dtype=jnp.int32), count),
+      output_size=POOL,
+      strides=pyramid.strides[: self.pooled_levels],
+    )  # [N*R, 7, 7, C]
+    counts = None if valid is None else valid.reshape(-1)
+    described, deltas = self.predictor(self.box_head(pooled, train=train, valid=counts))
+    return described.reshape(num, count, -1), deltas.reshape(num, count, -1)
+
+  def __call__(self, x: jax.Array):
+    """Every part once, on one region per image; for ``init``."""
+    pyramid = self.pyramid(x)
+    return pyramid.objectness, self.regions(pyramid, jnp.zeros((x.shape[0], 1, 4)))
+
+
+def detector(
+  num_classes: int,
+  *,
+  backbone: Backbone,
+  neck: str = 'fpn',
+  neck_channels: int = 256,
+  first_stage: int = 1,
+  extra_levels: int = 1,
+  anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
+  anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
+  box_head: str = 'mlp',
+  head_width: int = 1024,
+  embedding: int | None = None,
+  dtype: Any = jnp.float32,
+  axis_name: str | None = None,
+) -> Detector:
+  """Makes a detector by the names of its parts.
+
+  Args:
+    num_classes: K, without the background.
+    backbone: a module from ``models.backbone``.
+    neck: ``'fpn'`` or ``'gs_fpn'``.
+    neck_channels: channels of every pyramid map.
+    first_stage: stage of the finest pyramid map.
+    extra_levels: coarser maps by pooling.
+    anchor_sizes: one side per pyramid map, pixels of the network's image.
+    anchor_ratios: height / width.
+    box_head: ``'mlp'`` (two dense layers) or ``'gs'`` (GSConv and pooling).
+    head_width: width of the dense layers.
+    embedding: size of the embedding of a prototype head; None classifies with a linear layer.
+    dtype: type of the computation.
+    axis_name: device axis over which the batch is spread.
+
+  Returns:
+    The ``Detector``.
+
+  Raises:
+    ValueError: an unknown part.
+  """
+  pyramid: dict[str, Any] = {
+    'channels': neck_channels,
+    'first_stage': first_stage,
+    'extra_levels': extra_levels,
+    'dtype': dtype,
+  }
+  necks = {'fpn': lambda: FPN(**pyramid), 'gs_fpn': lambda: GSFPN(**pyramid, axis_name=axis_name)}
+  heads = {
+    'mlp': lambda: MLPBoxHead(width=head_width, dtype=dtype),
+    'gs': lambda: GSBoxHead(dtype=dtype, axis_name=axis_name),
+  }
+  for name, value, parts in (('neck', neck, necks), ('box_head', box_head, heads)):
+    if value not in parts:
+      raise ValueError(f'{name} is {value!r}; it can be {", ".join(parts)}')
+  return Detector(
+    backbone=backbone,
+    neck=necks[neck](),
+    rpn=RPNHead(len(anchor_ratios), dtype=dtype),
+    box_head=heads[box_head](),
+    predictor=BoxPredictor(num_classes, class_agnostic=False, dtype=dtype)
+    if embedding is None
+    else BoxEmbedder(embedding, dtype=dtype),
+    anchor_sizes=tuple(anchor_sizes),
+    anchor_ratios=tuple(anchor_ratios),
+    pooled_levels=len(anchor_sizes) - extra_levels,
+  )

@@ -1,0 +1,75 @@
+"""Renders a table of detectors: several metrics per cell, and one more table per class."""
+
+from collections.abc import Callable
+
+from jaxdefect.evaluate import intervals
+from launch.grid import Cell, Table
+
+
+def lines(table: Table, runs_of: Callable[[Cell], list[dict]]) -> list[str]:
+  """The Markdown of a table.
+
+  Args:
+    table: one with ``metrics``.
+    runs_of: the committed reports of a cell, one per seed.
+
+  Returns:
+    Lines: the table, what is missing, the table per class.
+  """
+  found = [(cell, runs) for cell in table.cells if (runs := runs_of(cell))]
+  head = ['method', 'setting', 'paper', 'M', *(heading for heading, _ in table.metrics)]
+  head += ['seeds', 'n', 'minutes']
+  rows = [_row(table, cell, runs_of(cell)) for cell in table.cells]
+  parts = [_line(head), _line(['---'] * len(head)), *rows]
+  missing = len(table.cells) - len(found)
+  if missing:
+    parts += ['', f'{missing} of {len(table.cells)} figures have not been run yet.']
+  if table.per_class and found:
+    parts += ['', 'AP@0.5 per class:', '', *_per_class(table, found)]
+  return parts
+
+
+def _row(table: Table, cell: Cell, runs: list[dict]) -> str:
+  paper = '' if cell.paper is None else f'{cell.paper:.1f}'
+  if not runs:
+    empty = [''] * (len(table.metrics) - 1)
+    return _line(
+      [cell.row, cell.column, paper, '', 'not run', *empty, f'0 of {table.seeds}', '', '']
+    )
+  figures = [_figure(runs, metric) for _, metric in table.metrics]
+  seeds = f'{len(runs)}' if len(runs) == table.seeds else f'{len(runs)} of {table.seeds}'
+  minutes = sum(run['seconds'] for run in runs) / len(runs) / 60
+  size = f'{runs[0]["parameters"] / 1e6:.2f}'
+  n = sum(run['n'] for run in runs)
+  return _line([cell.row, cell.column, paper, size, *figures, seeds, f'{n:,}', f'{minutes:.0f}'])
+
+
+def _figure(runs: list[dict], metric: str) -> str:
+  """``75.1 [73.0, 77.2]``: mean over seeds with its interval, or one run with its own."""
+  values = [100 * run['metrics'][metric] for run in runs]
+  if len(values) > 1:
+    mean, _, low, high = intervals.mean_interval(values)
+    return f'{mean:.1f} [{max(low, 0):.1f}, {min(high, 100):.1f}]'
+  interval = runs[0].get('intervals', {}).get(metric)
+  if interval:
+    low, high = (100 * end for end in interval)
+    return f'{values[0]:.1f} [{low:.1f}, {high:.1f}]'
+  spread = runs[0].get('sd', {}).get(metric)
+  return f'{values[0]:.1f}' + (f' (sd {100 * spread:.1f})' if spread is not None else '')
+
+
+def _per_class(table: Table, found: list[tuple[Cell, list[dict]]]) -> list[str]:
+  classes = sorted({name for _, runs in found for run in runs for name in run['support']})
+  parts = [_line(['method', 'setting', *classes]), _line(['---'] * (len(classes) + 2))]
+  for cell, runs in found:
+    figures = []
+    for name in classes:
+      metric = f'{table.per_class}{name}'
+      known = all(metric in run['metrics'] for run in runs)
+      figures.append(_figure(runs, metric) if known else '')
+    parts.append(_line([cell.row, cell.column, *figures]))
+  return parts
+
+
+def _line(cells: list[str]) -> str:
+  return f'| {" | ".join(cells)} |'

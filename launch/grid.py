@@ -1,0 +1,51 @@
+"""A table of a source as a grid of runs: what is run, and what the paper printed.
+
+A ``Cell`` is one figure of a table: a config with overrides, run once per seed.
+"""
+
+from typing import NamedTuple
+
+
+class Cell(NamedTuple):
+  """One figure of a table.
+
+  Attributes:
+    row: name of the row.
+    column: name of the column.
+    config: file and variant below configs/.
+    overrides: ``{'split.per_class': 20}``.
+    metric: the figure in the report.
+    paper: what the source printed, in %; None where it has no such figure.
+    shots: data set ('' for the run's own unseen classes) on which the run is tried from a few
+      references per class, or 'boxes': the classes that a detector's run held back are added from
+      a few boxes; None scores the run's test part.
+  """
+
+  row: str
+  column: str
+  config: str
+  overrides: dict
+  metric: str = 'accuracy'
+  paper: float | None = None
+  shots: str | None = None
+
+
+class Table(NamedTuple):
+  """A table of a source.
+
+  Attributes:
+    title: heading.
+    note: what differs from the paper, in whole sentences.
+    seeds: how many runs per cell.
+    cells: the figures.
+    metrics: (heading, metric) of every column of a table of detectors; () is a table of
+      recognisers, which has one figure per cell.
+    per_class: prefix of the metrics of a second table, one column per class; '' has none.
+  """
+
+  title: str
+  note: str
+  seeds: int
+  cells: tuple[Cell, ...]
+  metrics: tuple[tuple[str, str], ...] = ()
+  per_class: str = ''

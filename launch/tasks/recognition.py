@@ -1,0 +1,109 @@
+"""One class per picture: what ``ClassScores`` are turned into."""
+
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdefect.evaluate import classification, linear_probe, runner
+from jaxdefect.explain import gradcam, mistakes, overlays
+from launch import experiment
+
+EVALUATOR = classification
+HEADLINES = ('accuracy', 'macro_f1', 'auroc')
+
+
+def evaluate(predictions: Any, seen: dict, classes: tuple[str, ...]) -> dict[str, Any]:
+  """The report of ``evaluate.classification``."""
+  return classification.evaluate(predictions, seen['label'], classes)
+
+
+def validate(predictions: Any, seen: dict, classes: tuple[str, ...]) -> dict[str, float]:
+  """Accuracy and macro F1, without intervals."""
+  figures = classification.evaluate(predictions, seen['label'], classes, num_resamples=1)
+  return {k: figures['metrics'][k] for k in ('accuracy', 'macro_f1') if k in figures['metrics']}
+
+
+def complete(made, fitted, known, predictions, seen, batches, directory, result) -> dict[str, Any]:
+  """Adds the pixel-linear floor; returns the worst mistakes with their evidence."""
+  config, source = made.config, made.source
+  result['floor'] = _floor(made, fitted.classes, batches)
+  wrong = classification.worst_mistakes(predictions, seen['label'], limit=config.pictures)
+  ceiling, activations = None, made.method.activations
+  if activations is not None:
+    ceiling = mistakes.evidence_ceiling(activations, fitted, known.batches)
+    (directory / 'evidence.json').write_text(json.dumps({'ceiling': ceiling}) + '\n')
+  pictures = mistakes.illustrate(
+    wrong, fitted, batches, activations=activations, ceiling=ceiling, names=source.names
+  )
+  return {'mistakes': pictures, 'ceiling': ceiling}
+
+
+def _floor(made: experiment.Experiment, classes: tuple[str, ...], batches: Any) -> dict[str, Any]:
+  """A linear model on the pixels of the same split: what needs no learned features at all."""
+  references = made.split.train + made.split.references
+  training = experiment.eval_batches(made.config, made.source, references, classes)
+  probe = linear_probe.fit(training, classes)
+  predictions, seen = runner.predict_all(linear_probe.predict, probe, batches)
+  return {'name': 'linear model on pixels', **evaluate(predictions, seen, classes)}
+
+
+def warnings(result: dict[str, Any]) -> list[str]:
+  """Few test images, or no better than pixels."""
+  found = []
+  few = [name for name, count in result['support'].items() if 0 < count < 20]
+  if few:
+    found.append(f'Fewer than 20 test images of {", ".join(few)}: read their intervals.')
+  gap = result['metrics'].get('accuracy', 0) - result['floor']['metrics'].get('accuracy', 0)
+  if gap < 0.05:
+    found.append('The model is less than 5 points above a linear model on pixels.')
+  return found
+
+
+def table(run: Any, predictions: Any, seen: dict, source: Any) -> list[dict]:
+  """One row per picture: its class, how sure, and every score."""
+  rows = []
+  for i, place in enumerate(seen['index']):
+    best = int(predictions.scores[i].argmax())
+    scores = zip(run.fitted.classes, predictions.scores[i])
+    rows.append(
+      {
+        'image': source.names[place],
+        'class': run.fitted.classes[best],
+        'probability': round(float(predictions.probabilities[i, best]), 6),
+        'scores': {name: round(float(s), 6) for name, s in scores},
+      }
+    )
+  return rows
+
+
+def flat(rows: list[dict], classes: tuple[str, ...]) -> list[list]:
+  """The same for a spreadsheet, the header first."""
+  lines = [['image', 'class', 'probability', *(f'score:{c}' for c in classes)]]
+  for row in rows:
+    scores = (row['scores'][c] for c in classes)
+    lines.append([row['image'], row['class'], row['probability'], *scores])
+  return lines
+
+
+def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[dict]) -> None:
+  """The evidence for the predicted class, one PNG per picture, on the run's one colour scale."""
+  del rows
+  if run.method.activations is None:
+    return
+  path = run.directory / 'evidence.json'
+  if not path.exists():
+    raise ValueError(f'{path} does not exist: the run has not finished')
+  ceiling = float(json.loads(path.read_text())['ceiling'])
+  explain = jax.jit(functools.partial(gradcam.gradcam, run.method.activations, contrast=True))
+  for batch in batches:
+    _, maps = explain(run.fitted, batch)
+    for row in np.flatnonzero(batch['valid']):
+      place = int(batch['index'][row])
+      picture = overlays.overlay(source.read(place), np.asarray(maps[row]), ceiling=ceiling)
+      target = (folder / source.names[place]).with_suffix('.png')
+      target.parent.mkdir(parents=True, exist_ok=True)
+      overlays.save(target, picture)
