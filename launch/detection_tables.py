@@ -14,9 +14,9 @@ _START = (
   'pixels of 200 x 200; pyramid of 128 channels at strides 8 to 64.'
 )
 # The three changes of the paper as settings of the baseline config.
-_DEFORMABLE = {'method.deformable': 'v2'}
-_GS = {'method.neck': 'gs_fpn', 'method.box_head': 'gs'}
-_PROTOTYPES = {'method.classifier': 'prototype', 'method.balance_classes': True}
+DEFORMABLE = {'method.deformable': 'v2'}
+GS = {'method.neck': 'gs_fpn', 'method.box_head': 'gs'}
+PROTOTYPES = {'method.classifier': 'prototype', 'method.balance_classes': True}
 _PLAIN = {
   'method.deformable': None,
   'method.neck': 'fpn',
@@ -53,10 +53,10 @@ TABLES: dict[str, Table] = {
       _detection(row, '70 %', config, overrides, paper=paper)
       for row, config, overrides, paper in (
         ('none', _CONFIGS[BASELINE], {}, 86.4),
-        ('deformable', _CONFIGS[BASELINE], _DEFORMABLE, 88.7),
-        ('GS-FPN and head', _CONFIGS[BASELINE], _GS, 87.9),
-        ('prototypes', _CONFIGS[BASELINE], _PROTOTYPES, 89.2),
-        ('deformable, GS-FPN and head', _CONFIGS[BASELINE], {**_DEFORMABLE, **_GS}, 90.5),
+        ('deformable', _CONFIGS[BASELINE], DEFORMABLE, 88.7),
+        ('GS-FPN and head', _CONFIGS[BASELINE], GS, 87.9),
+        ('prototypes', _CONFIGS[BASELINE], PROTOTYPES, 89.2),
+        ('deformable, GS-FPN and head', _CONFIGS[BASELINE], {**DEFORMABLE, **GS}, 90.5),
         ('all', _CONFIGS[WHOLE], {}, 93.6),
       )
     ),

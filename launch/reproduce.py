@@ -2,8 +2,8 @@
 
 Each cell and seed is a run of launch.train below --workdir; a finished one is not run again, an
 interrupted one goes on. Its figures are kept in docs/results/<table>/, and docs/results.md is
-rendered from those files alone: --render does only that, --check fails if the page is not what the
-files say.
+rendered from those files alone: --render does only that (and docs/parameters.md, which is counted),
+--check fails if a page is not what the files and the code say.
 """
 
 import json
@@ -15,7 +15,16 @@ from ml_collections import ConfigDict
 
 from jaxdefect import data
 from jaxdefect.explain import report
-from launch import adaptation, command, evaluate, experiment, results_page, tables, train
+from launch import (
+  adaptation,
+  command,
+  evaluate,
+  experiment,
+  parameters_page,
+  results_page,
+  tables,
+  train,
+)
 
 # Lists of file names, which stay with the run.
 _LISTS = ('near_duplicates', 'left_out')
@@ -102,8 +111,9 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
   docs = pathlib.Path(values.docs)
   if values.check:
-    if (docs / 'results.md').read_text() != results_page.render(docs / 'results'):
-      raise ValueError(f'{docs / "results.md"} is not what docs/results/ says: run --render')
+    for name, text in _pages(docs).items():
+      if (docs / name).read_text() != text:
+        raise ValueError(f'{docs / name} is not what the code and docs/results/ say: run --render')
     return
   if not values.render:
     if not values.table:
@@ -113,11 +123,15 @@ def main(values: flags.FlagValues) -> None:
         raise ValueError(f'there is no table {name!r}; there are {", ".join(tables.TABLES)}')
     for name in values.table:
       _run_table(name, values)
-  _render(docs)
+  for name, text in _pages(docs).items():
+    (docs / name).write_text(text)
 
 
-def _render(docs: pathlib.Path) -> None:
-  (docs / 'results.md').write_text(results_page.render(docs / 'results'))
+def _pages(docs: pathlib.Path) -> dict[str, str]:
+  return {
+    'results.md': results_page.render(docs / 'results'),
+    'parameters.md': parameters_page.render(),
+  }
 
 
 def _run_table(name: str, values: flags.FlagValues) -> None:
@@ -133,7 +147,8 @@ def _run_table(name: str, values: flags.FlagValues) -> None:
       result = run_cell(cell, seed, pathlib.Path(values.workdir))
       path.parent.mkdir(parents=True, exist_ok=True)
       report.write_json(path, result)
-      _render(pathlib.Path(values.docs))
+      docs = pathlib.Path(values.docs)
+      (docs / 'results.md').write_text(results_page.render(docs / 'results'))
       figure = result['metrics'][cell.metric]
       print(f'{name} {cell.row}, {cell.column}, seed {seed}: {100 * figure:.2f} %', flush=True)
 
