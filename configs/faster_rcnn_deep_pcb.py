@@ -52,27 +52,26 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.classifier = 'prototype'
   c.method.anchor_sizes = (24.0, 48.0, 96.0)  # strides 8, 16, 32; boxes are 10 to 150 pixels
   c.method.rpn_samples = 128
-  c.method.proposals_before = 400
-  c.method.proposals = 300
-  c.method.regions = 128
+  c.method.proposals_before = 800
+  c.method.proposals = 800
+  c.method.regions = 64  # few, so that a fair share of them is positive
   c.method.augmentation = ConfigDict({'flips': True, 'quarter_turns': True})
 
   c.optimizer = ConfigDict()
-  c.optimizer.name = 'sgd'
-  c.optimizer.learning_rate = 0.01
+  c.optimizer.name = 'adam'  # SGD needs several times the steps
+  c.optimizer.learning_rate = 2e-4
   c.optimizer.schedule = 'cosine'
   c.optimizer.warmup_steps = 50
-  c.optimizer.weight_decay = 1e-4
   c.optimizer.clip_norm = 10.0
 
-  c.batch_size = 4
-  c.steps = 800
+  c.batch_size = 2
+  c.steps = 1600
   c.references_per_class = 0  # 0: all training images
   c.seeds = (0,)
   c.devices = 1
 
   c.log_every = 10
-  c.checkpoint_every = 100
+  c.checkpoint_every = 500
   c.evaluate_every = 0
   c.best = ''
   c.pictures = 6

@@ -49,17 +49,16 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.balance_classes = True
   c.method.anchor_sizes = (16.0, 32.0, 64.0)  # strides 8, 16, 32
   c.method.rpn_samples = 128
-  c.method.proposals_before = 400
-  c.method.proposals = 300
-  c.method.regions = 128
+  c.method.proposals_before = 800
+  c.method.proposals = 800
+  c.method.regions = 64  # few, so that a fair share of them is positive
   c.method.augmentation = ConfigDict({'flips': True})
 
   c.optimizer = ConfigDict()
-  c.optimizer.name = 'sgd'
-  c.optimizer.learning_rate = 0.01
+  c.optimizer.name = 'adam'  # SGD needs several times the steps
+  c.optimizer.learning_rate = 2e-4
   c.optimizer.schedule = 'cosine'
   c.optimizer.warmup_steps = 50
-  c.optimizer.weight_decay = 1e-4
   c.optimizer.clip_norm = 10.0
 
   c.batch_size = 8
@@ -69,7 +68,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.devices = 1
 
   c.log_every = 10
-  c.checkpoint_every = 100
+  c.checkpoint_every = 500
   c.evaluate_every = 0
   c.best = ''
   c.pictures = 6

@@ -36,7 +36,8 @@ def _detection(row: str, column: str, config: str, overrides: dict, **more) -> C
 TABLES: dict[str, Table] = {
   'A1': Table(
     "NEU-DET, 70 % of the images for training (source A's detector on a public set)",
-    _START + ' 8 epochs of SGD; 360 test images per seed, 180 for validation. Not far from it: '
+    _START
+    + ' 8 epochs (5,040 steps of 2 images); 360 test images per seed, 180 for validation. Not far from it: '
     "torchvision's Faster R-CNN on the same start (256 channels from stride 4, 8 epochs of 80 % of "
     'the images, one seed, 360 test images) gets mAP@0.5 69.5 and mAP 31.4.',
     3,
@@ -65,7 +66,7 @@ TABLES: dict[str, Table] = {
   ),
   'A3': Table(
     'NEU-DET from 10 and 30 boxes per class',
-    _START + ' 300 steps; whole images until every class has at least so many boxes.',
+    _START + ' 800 steps of 2 images; whole images until every class has at least so many boxes.',
     3,
     tuple(
       _detection(

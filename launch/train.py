@@ -58,7 +58,7 @@ def train_seed(
     steps=config.steps,
     directory=directory,
     pretrained=made.pretrained,
-    references=known,
+    references=experiment.references(config, made.source, made.split.train),
     evaluate=evaluate,
     evaluate_every=config.evaluate_every or None,
     best=config.best or None,

@@ -58,8 +58,8 @@ def test_predict_writes_and_draws_boxes(run, tmp_path):
   assert (boxes[:, 3] <= 100.01).all()
   with open(tmp_path / 'out' / 'predictions.csv') as file:
     assert len(list(csv.DictReader(file))) == sum(len(row['detections']) for row in rows)
-  drawn = Image.open(tmp_path / 'out' / 'overlays' / '0.png')
-  assert drawn.size == (384, 480)  # enlarged, in proportion
+  with Image.open(tmp_path / 'out' / 'overlays' / '0.png') as drawn:
+    assert drawn.size == (384, 480)  # enlarged, in proportion
 
 
 def test_a_held_back_class_is_added_from_boxes(run):
