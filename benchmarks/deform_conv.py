@@ -103,10 +103,20 @@ def compiled(function: Callable, made: dict[str, Any], repeats: int) -> dict[str
 class Torchvision:
   """The peer's process, asked line by line."""
 
-  def __init__(self, python: str, device: str, threads: int, repeats: int):
-    script = pathlib.Path(__file__).parent / 'torchvision_peer.py'
+  def __init__(
+    self,
+    python: str,
+    device: str,
+    threads: int,
+    repeats: int,
+    *,
+    module: str = 'benchmarks.torchvision_peer',
+  ):
+    root = str(pathlib.Path(__file__).resolve().parents[1])
+    paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
     self.process = subprocess.Popen(
-      [python, str(script), device, str(threads), str(repeats)],
+      [python, '-m', module, device, str(threads), str(repeats)],
+      env=os.environ | {'PYTHONPATH': os.pathsep.join(paths)},
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,

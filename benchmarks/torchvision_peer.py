@@ -1,5 +1,7 @@
 """The other side of ``benchmarks.deform_conv``: torchvision in an interpreter of its own.
 
+``benchmarks.detector_peer`` shares what is not about deformable convolution.
+
 It is started with any Python that has torch and torchvision, reads one request per line of its
 standard input and answers each with one line, so that both sides can take turns:
 
@@ -38,19 +40,51 @@ def arrays(shape: tuple[int, ...], version: str) -> dict[str, np.ndarray]:
 
 
 class Peer:
-  """torchvision's deformable convolution at one size."""
+  """Passes of torchvision by name, and the clock that runs them; subclasses ``make`` the passes."""
 
   def __init__(self, device: str, threads: int, repeats: int):
     import torch
-    import torchvision
 
     torch.set_num_threads(threads)
     # The same arithmetic on both sides: XLA's default for float32 on a GPU is TF32.
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cuda.matmul.allow_tf32 = True
-    self.torch, self.operator = torch, torchvision.ops.deform_conv2d
+    self.torch = torch
     self.device, self.repeats = device, repeats
     self.passes: dict[str, Any] = {}
+
+  def run(self, name: str) -> dict[str, float]:
+    start, start_cpu = time.perf_counter(), time.process_time()
+    for _ in range(self.repeats):
+      self.passes[name]()
+    self._wait()
+    seconds = {'wall': time.perf_counter() - start, 'cpu': time.process_time() - start_cpu}
+    return {key: value / self.repeats for key, value in seconds.items()}
+
+  def _wait(self) -> None:
+    if self.device == 'cuda':
+      self.torch.cuda.synchronize()
+
+  def peak(self, call: Any) -> int | None:
+    """Memory beyond the inputs, results included: the device's, or the growth of this process."""
+    call()
+    if self.device == 'cuda':
+      before = self.torch.cuda.memory_allocated()
+      self.torch.cuda.reset_peak_memory_stats()
+      call()
+      return self.torch.cuda.max_memory_allocated() - before
+    try:
+      ctypes.CDLL(None).malloc_trim(0)  # or what earlier passes freed would not be counted
+      pathlib.Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from here
+      before = _status_bytes('VmRSS')
+      call()
+      return _status_bytes('VmHWM') - before
+    except (OSError, AttributeError):
+      return None
+
+
+class DeformConv(Peer):
+  """torchvision's deformable convolution at one size."""
 
   def make(self, shape: list[int], version: str, dtype: str) -> dict[str, Any]:
     """Prepares both passes; where torchvision lacks bfloat16, with float16."""
@@ -62,7 +96,9 @@ class Peer:
       return self._make(shape, version, 'float16')
 
   def _make(self, shape: list[int], version: str, dtype: str) -> dict[str, Any]:
-    torch, operator = self.torch, self.operator
+    import torchvision
+
+    torch, operator = self.torch, torchvision.ops.deform_conv2d
 
     def tensor(array: np.ndarray, order: tuple[int, ...]) -> Any:
       kind = getattr(torch, dtype)
@@ -90,38 +126,9 @@ class Peer:
       return [y.detach(), *torch.autograd.grad(y, inputs, cotangent)]
 
     self.passes = dict(zip(PASSES, (forward, both)))
-    peaks = {name: self._peak(call) for name, call in self.passes.items()}
+    peaks = {name: self.peak(call) for name, call in self.passes.items()}
     means = [float(one.double().abs().mean()) for one in both()]
     return {'dtype': dtype, 'means': means, 'peak_bytes': peaks}
-
-  def run(self, name: str) -> dict[str, float]:
-    start, start_cpu = time.perf_counter(), time.process_time()
-    for _ in range(self.repeats):
-      self.passes[name]()
-    self._wait()
-    seconds = {'wall': time.perf_counter() - start, 'cpu': time.process_time() - start_cpu}
-    return {key: value / self.repeats for key, value in seconds.items()}
-
-  def _wait(self) -> None:
-    if self.device == 'cuda':
-      self.torch.cuda.synchronize()
-
-  def _peak(self, call: Any) -> int | None:
-    """Memory beyond the inputs, results included: the device's, or the growth of this process."""
-    call()
-    if self.device == 'cuda':
-      before = self.torch.cuda.memory_allocated()
-      self.torch.cuda.reset_peak_memory_stats()
-      call()
-      return self.torch.cuda.max_memory_allocated() - before
-    try:
-      ctypes.CDLL(None).malloc_trim(0)  # or what earlier passes freed would not be counted
-      pathlib.Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from here
-      before = _status_bytes('VmRSS')
-      call()
-      return _status_bytes('VmHWM') - before
-    except (OSError, AttributeError):
-      return None
 
 
 def _status_bytes(name: str) -> int:
@@ -131,9 +138,10 @@ def _status_bytes(name: str) -> int:
   return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def main() -> None:
+def serve(kind: Any) -> None:
+  """Answers requests with a ``kind`` of ``Peer``, until there are no more."""
   device, threads, repeats = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-  peer = Peer(device, threads, repeats)
+  peer = kind(device, threads, repeats)
   import torch
   import torchvision
 
@@ -149,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  serve(DeformConv)

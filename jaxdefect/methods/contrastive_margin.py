@@ -38,10 +38,7 @@ from jaxdefect.contracts import (
   State,
 )
 from jaxdefect.data import augment
-from jaxdefect.ops import normalize_pixels
-
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+from jaxdefect.ops import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
 
 
 def make(
@@ -64,8 +61,8 @@ def make(
   embedding: Literal['projection', 'features'] = 'projection',
   augmentation: dict[str, Any] | None = None,
   average_decay: float | None = None,
-  mean: tuple[float, ...] = _IMAGENET_MEAN,
-  std: tuple[float, ...] = _IMAGENET_STD,
+  mean: tuple[float, ...] = IMAGENET_MEAN,
+  std: tuple[float, ...] = IMAGENET_STD,
   dtype: Any = jnp.float32,
   axis_name: str | None = None,
 ) -> Method:

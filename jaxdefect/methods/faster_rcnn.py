@@ -16,7 +16,8 @@ What the paper leaves open, and what is done here:
   learned similarity: a region is background unless a class is more alike than that. It has no
   appearance to be learned, so a class added later competes on equal terms. ``'prototype'`` gives it
   a mean like any class (``prototypes[0]``).
-- tau and alpha are not given: 0.1 and 0.9.
+- tau and alpha are not given: 0.1 and 0.99 (with 0.9 and two images per batch the prototypes of
+  classes that a batch lacks fall behind, and the class loss rises).
 - The paper's contrastive loss takes dot products, its probabilities cosines: cosines here.
 - A class added without training has no box regressor: with prototypes one regression serves all.
 
@@ -46,8 +47,6 @@ from jaxdefect.contracts import (
 )
 from jaxdefect.data import augment_boxes
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 _BOX_CODER = (10.0, 10.0, 5.0, 5.0)
 
 
@@ -72,7 +71,7 @@ def make(
   classifier: Literal['linear', 'prototype'] = 'linear',
   embedding: int = 256,
   temperature: float = 0.1,
-  prototype_momentum: float = 0.9,
+  prototype_momentum: float = 0.99,
   background: Literal['threshold', 'prototype'] = 'threshold',
   balance_classes: bool = False,
   anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
@@ -86,8 +85,8 @@ def make(
   max_detections: int = 100,
   augmentation: dict[str, Any] | None = None,
   average_decay: float | None = None,
-  mean: tuple[float, ...] = _IMAGENET_MEAN,
-  std: tuple[float, ...] = _IMAGENET_STD,
+  mean: tuple[float, ...] = ops.IMAGENET_MEAN,
+  std: tuple[float, ...] = ops.IMAGENET_STD,
   dtype: Any = jnp.float32,
   axis_name: str | None = None,
 ) -> Method:
@@ -302,35 +301,41 @@ def make(
 
   @jax.jit
   def describe(params: Any, model_state: Any, batch: Batch) -> jax.Array:
-    """Unit embeddings of the true boxes, [N, M, F]."""
+    """Embeddings of the true boxes, [N, M, F]."""
     module = network(_num_classes(params, model_state))
     variables = variables_of(params, model_state)
     pyramid = module.apply(variables, pixels(batch['image']), method='pyramid')
-    described, _ = module.apply(variables, pyramid, batch['boxes'], method='regions')
-    return losses.unit_vectors(described)
+    return module.apply(variables, pyramid, batch['boxes'], method='regions')[0]
 
-  def support_means(params: Any, model_state: Any, references: References):
-    """Mean unit embedding [K', F] and number of boxes [K'] of each class of the references."""
-    sums = np.zeros((len(references.classes), embedding))
-    counts = np.zeros(len(references.classes), int)
+  def embed(params: Any, model_state: Any, references: References) -> tuple[Any, Any]:
+    """Embeddings [B, F] and classes [B] of all boxes of the references."""
+    vectors, labels = [], []
     for batch in references.batches:
-      vectors = np.asarray(describe(params, model_state, batch))
       keep = np.asarray(batch['box_valid']) & np.asarray(batch['valid'])[:, None]
-      labels = np.asarray(batch['box_label'])[keep]
-      np.add.at(sums, labels, vectors[keep])
-      np.add.at(counts, labels, 1)
-    return sums / np.maximum(counts, 1)[:, None], counts
+      vectors.append(np.asarray(describe(params, model_state, batch))[keep])
+      labels.append(np.asarray(batch['box_label'])[keep])
+    return np.concatenate(vectors), np.concatenate(labels)
 
   def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    """Sets the prototypes to the mean embeddings of the support set."""
+    """Sets the prototypes to the mean embeddings of the support set.
+
+    An untrained head embeds all regions alike, and prototypes that all but coincide tell nothing
+    apart: so the mean over the classes is taken out first, through the embedding's bias.
+    """
     del key
     if not prototypical or references is None:
       return state
-    means, counts = support_means(state.params, state.model_state, references)
-    old = np.asarray(state.model_state['prototypes'])
-    known = np.where(counts[:, None] > 0, means, old[1:])
-    prototypes = jnp.asarray(np.concatenate([old[:1], known]), jnp.float32)
-    return state._replace(model_state={**state.model_state, 'prototypes': prototypes})
+    vectors, labels = embed(state.params, state.model_state, references)
+    num = len(references.classes)
+    means, counts = losses.class_means(vectors, labels, num)
+    center = means.sum(0) / (counts > 0).sum()
+    means, _ = losses.class_means(losses.unit_vectors(vectors - center), labels, num)
+    old = state.model_state['prototypes']
+    prototypes = old.at[1:].set(jnp.where(counts[:, None] > 0, means, old[1:]))
+    params = jax.tree.map(lambda leaf: leaf, state.params)  # new dicts, the same arrays
+    params['predictor']['embedding']['bias'] -= center
+    model_state = {**state.model_state, 'prototypes': prototypes}
+    return state._replace(params=params, model_state=model_state)
 
   def adapt(key: jax.Array, fitted: Fitted, references: References) -> Fitted:
     """Adds the classes that the references know and the detector does not; others stay."""
@@ -343,13 +348,14 @@ def make(
         f'a detector with a linear classifier cannot learn the class {new[0]!r} without training; '
         "one with classifier='prototype' can"
       )
-    means, counts = support_means(fitted.params, fitted.model_state, references)
-    rows = [references.classes.index(c) for c in new]
-    if not counts[rows].all():
-      missing = new[int(np.argmin(counts[rows]))]
-      raise ValueError(f'the references hold no box of the class {missing!r}')
-    known = fitted.model_state['prototypes']
-    prototypes = jnp.concatenate([known, jnp.asarray(means[rows], known.dtype)])
+    vectors, labels = embed(fitted.params, fitted.model_state, references)
+    num = len(references.classes)
+    means, counts = losses.class_means(losses.unit_vectors(vectors), labels, num)
+    rows = np.array([references.classes.index(c) for c in new])
+    for name, row in zip(new, rows):
+      if not counts[row]:
+        raise ValueError(f'the references hold no box of the class {name!r}')
+    prototypes = jnp.concatenate([fitted.model_state['prototypes'], means[rows]])
     model_state = {**fitted.model_state, 'prototypes': prototypes}
     return dataclasses.replace(fitted, model_state=model_state, classes=fitted.classes + new)
 
@@ -380,16 +386,10 @@ def make(
   def sampling(fitted: Fitted, batch: Batch, *, layer: str) -> jax.Array:
     """Offsets [N, h, w, 18] of a deformable convolution of stride 1, ``'layer3.1/conv2'``."""
     params, model_state = fitted.params, fitted.model_state
-    _, sown = network(_num_classes(params, model_state)).apply(
-      variables_of(params, model_state),
-      pixels(batch['image']),
-      method='pyramid',
-      mutable=['intermediates'],
+    module = network(_num_classes(params, model_state))
+    return models.sampling_offsets(
+      module, variables_of(params, model_state), pixels(batch['image']), layer
     )
-    found: Any = sown['intermediates']['backbone']
-    for name in layer.split('/'):
-      found = found[name]
-    return found['offsets'][0]
 
   return Method(init, prepare, step, adapt, predict, sampling=sampling if deformable else None)
 

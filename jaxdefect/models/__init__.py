@@ -4,7 +4,7 @@ from jaxdefect.models.backbone import Backbone, backbone, is_frozen
 from jaxdefect.models.box_head import BoxPredictor, GSBoxHead, MLPBoxHead
 from jaxdefect.models.convolution import Conv, conv2d
 from jaxdefect.models.deform_conv import DeformConv
-from jaxdefect.models.detector import BoxEmbedder, Detector, Pyramid, detector
+from jaxdefect.models.detector import BoxEmbedder, Detector, Pyramid, detector, sampling_offsets
 from jaxdefect.models.fpn import FPN, GSFPN, pyramid_strides
 from jaxdefect.models.gsconv import GSBottleneck, GSConv, VoVGSCSP, shuffle_channels
 from jaxdefect.models.normalization import BatchNorm
@@ -41,5 +41,6 @@ __all__ = [  # noqa: RUF022 - plain order, as in every room
   'max_pool',
   'merge_pretrained',
   'pyramid_strides',
+  'sampling_offsets',
   'shuffle_channels',
 ]

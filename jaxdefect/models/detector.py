@@ -212,3 +212,27 @@ def detector(
     anchor_ratios=tuple(anchor_ratios),
     pooled_levels=len(anchor_sizes) - extra_levels,
   )
+
+
+def sampling_offsets(module: Detector, variables: Any, x: jax.Array, layer: str) -> jax.Array:
+  """Where a deformable convolution of the backbone looks.
+
+  Args:
+    module: a detector with a deformable backbone.
+    variables: its variables.
+    x: [N, H, W, 3] normalised images.
+    layer: path of the convolution in the backbone, for example ``'layer3.1/conv2'``.
+
+  Returns:
+    Offsets [N, h, w, 2*G*kh*kw], ordered group, row, column, (y, x), in cells of its input.
+
+  Raises:
+    ValueError: there is no deformable convolution of that name.
+  """
+  _, sown = module.apply(variables, x, method='pyramid', mutable=['intermediates'])
+  found: Any = sown['intermediates']['backbone']
+  for name in layer.split('/'):
+    if name not in found:
+      raise ValueError(f'layer is {layer!r}, but {name!r} is none of {", ".join(sorted(found))}')
+    found = found[name]
+  return found['offsets'][0]

@@ -5,14 +5,16 @@ from jaxdefect.ops.boxes import box_area, box_iou, clip_boxes, decode_boxes, enc
 from jaxdefect.ops.deform_conv import deform_conv2d
 from jaxdefect.ops.matching import Matches, Sample, match_boxes, sample_matches
 from jaxdefect.ops.nms import nms, nms_per_class
-from jaxdefect.ops.pixels import normalize_pixels
+from jaxdefect.ops.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
 from jaxdefect.ops.proposals import select_detections, select_proposals
 from jaxdefect.ops.roi_align import multiscale_roi_align, roi_align
 from jaxdefect.ops.targets import AnchorTargets, RegionTargets, anchor_targets, region_targets
 from jaxdefect.ops.warp import affine_grid, warp
 
-__all__ = [
+__all__ = [  # noqa: RUF022 (plain order, as everywhere)
   'AnchorTargets',
+  'IMAGENET_MEAN',
+  'IMAGENET_STD',
   'Matches',
   'RegionTargets',
   'Sample',
