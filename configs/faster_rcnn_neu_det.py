@@ -89,6 +89,7 @@ def get_config(variant: str = '') -> ConfigDict:
   elif variant == 'unseen':
     c.split = ConfigDict({'kind': 'boxes_unseen', 'unseen': ('scratches',), 'shots': 5})
     c.split.max_test = config_dict.placeholder(int)
+    c.steps = 2000
   elif variant == 'smoke':
     c.data.image_size = (64, 64)
     c.split.train, c.split.validation = 0.5, 0.0
