@@ -111,7 +111,7 @@ TABLES: dict[str, Table] = {
   'A6': Table(
     'NEU-DET, scratches left out of training and added from a few boxes without training',
     _START
-    + ' 2,000 steps; training images hold no scratch. AP@0.5, means over 3 random choices of the boxes.',
+    + ' 2,000 steps; training images hold no scratch. AP@0.5, means over 3 draws of the boxes.',
     1,
     (Cell(WHOLE, 'adapt', 'faster_rcnn_neu_det:unseen', {}, metric='new/10_boxes', shots='boxes'),),
     metrics=(
