@@ -17,7 +17,9 @@ pooled where torchvision may have fewer left.
 Everyone takes turns; peak memory is what a pass needs beyond its inputs and the parameters. On a
 GPU, which both then need, bfloat16 (theirs: autocast) is timed beside float32. Writes
 ``benchmarks/results/detector-<device>.json``. See ``benchmarks.cpu`` for the settings of glibc and
-OpenMP that make timings on a shared machine fair.
+OpenMP that make timings on a shared machine fair; here both thresholds must be 17179869184, since a
+step of the whole method takes more than 4 GiB (and 2.5 times as long where these are faulted in
+again every time).
 """
 
 import argparse
@@ -239,7 +241,7 @@ def check(ours: dict[str, dict[str, Any]], facts: dict[str, Any], half: bool) ->
   if not half:
     shorter = min(counts.values())
     agreed &= abs(len(scores) - len(theirs)) <= 2
-    agreed &= np.allclose(scores[:shorter], theirs[:shorter], rtol=0.05, atol=0.005)
+    agreed &= np.allclose(scores[:shorter], theirs[:shorter], rtol=0.02, atol=0.002)
   if not agreed:
     raise SystemExit(
       f'jaxdefect and torchvision differ: losses {loss}, {counts} detections, '

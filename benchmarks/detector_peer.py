@@ -29,14 +29,15 @@ def pictures(batch: int, side: int) -> dict[str, np.ndarray]:
   Returns:
     ``image`` [N, side, side, 3] uint8 noise, ``boxes`` [N, 8, 4] and ``box_label`` [N, 8].
   """
-  random = np.random.default_rng(0)
-  extent = random.uniform(side / 16, side / 2, (batch, BOXES, 2))
-  corner = random.uniform(size=(batch, BOXES, 2)) * (side - extent)
-  return {
-    'image': random.integers(0, 256, (batch, side, side, 3), np.uint8),
-    'boxes': np.concatenate([corner, corner + extent], -1).astype(np.float32),
-    'box_label': random.integers(0, CLASSES, (batch, BOXES)).astype(np.int32),
-  }
+  made: dict[str, list[np.ndarray]] = {'image': [], 'boxes': [], 'box_label': []}
+  for index in range(batch):
+    random = np.random.default_rng(index)  # an image is the same whatever the batch
+    extent = random.uniform(side / 16, side / 2, (BOXES, 2))
+    corner = random.uniform(size=(BOXES, 2)) * (side - extent)
+    made['image'].append(random.integers(0, 256, (side, side, 3), np.uint8))
+    made['boxes'].append(np.concatenate([corner, corner + extent], -1).astype(np.float32))
+    made['box_label'].append(random.integers(0, CLASSES, BOXES).astype(np.int32))
+  return {name: np.stack(arrays) for name, arrays in made.items()}
 
 
 class FasterRCNN(Peer):
@@ -58,6 +59,7 @@ class FasterRCNN(Peer):
     from torchvision.models import detection  # pyright: ignore[reportMissingImports]
 
     torch = self.torch
+    torch.backends.cudnn.benchmark = True  # cuDNN's own search; images have one size
     # ``fasterrcnn_resnet50_fpn`` freezes BatchNorm and the first stage only where it loads weights.
     backbone = detection.backbone_utils.resnet_fpn_backbone(
       backbone_name='resnet50', weights=None, trainable_layers=3

@@ -2,10 +2,11 @@
 
     python -m benchmarks.gpu
 
-One command for the whole suite: ResNet-50 and ResNet-18, and deformable convolution, float32 and
-bfloat16. The peer runs plain and as its documentation tunes it: channels_last, autocast,
-``torch.compile``, cuDNN's own search. Writes ``benchmarks/results/gpu-<device>.json`` and
-``deform-conv-<device>.json``. Needs jax with CUDA, flax, optax and torch, and nothing else;
+One command for the whole suite: ResNet-50 and ResNet-18, deformable convolution, and the detector,
+float32 and bfloat16. The peer runs plain and as its documentation tunes it: channels_last,
+autocast, ``torch.compile``, cuDNN's own search. Writes ``benchmarks/results/gpu-<device>.json``,
+``deform-conv-<device>.json`` and ``detector-<device>.json``. Needs jax with CUDA, flax, optax and
+torch, and nothing else (but the detector, which comes last, whatever its method imports);
 torchvision, here or in another interpreter, is met where it is found.
 """
 
@@ -31,7 +32,7 @@ def main() -> None:
   import jax.numpy as jnp
   import torch
 
-  from benchmarks import deform_conv, ours, peers, timing
+  from benchmarks import deform_conv, detector, ours, peers, timing
 
   if jax.default_backend() != 'gpu' or not torch.cuda.is_available():
     raise SystemExit('benchmarks.gpu needs a GPU that both jax and torch see.')
@@ -76,12 +77,20 @@ def main() -> None:
     steps_per_call=arguments.repeats,
   )
   print(f'wrote {path}')
+  torchvision_python = arguments.torchvision_python or deform_conv.default_torchvision()
   path = deform_conv.measure(
-    torchvision_python=arguments.torchvision_python or deform_conv.default_torchvision(),
+    torchvision_python=torchvision_python,
     version='v1',
     threads=os.cpu_count() or 1,
     rounds=arguments.rounds,
     repeats=20,
+  )
+  print(f'wrote {path}')
+  path = detector.measure(
+    torchvision_python=torchvision_python,
+    threads=os.cpu_count() or 1,
+    rounds=arguments.rounds,
+    repeats=arguments.repeats,
   )
   print(f'wrote {path}')
 

@@ -96,7 +96,7 @@ class DeformConv(Peer):
       return self._make(shape, version, 'float16')
 
   def _make(self, shape: list[int], version: str, dtype: str) -> dict[str, Any]:
-    import torchvision
+    import torchvision  # pyright: ignore[reportMissingImports]
 
     torch, operator = self.torch, torchvision.ops.deform_conv2d
 
@@ -143,7 +143,7 @@ def serve(kind: Any) -> None:
   device, threads, repeats = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
   peer = kind(device, threads, repeats)
   import torch
-  import torchvision
+  import torchvision  # pyright: ignore[reportMissingImports]
 
   answer: Any = {'torch': torch.__version__, 'torchvision': torchvision.__version__}
   print(json.dumps(answer), flush=True)

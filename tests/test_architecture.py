@@ -132,3 +132,16 @@ def test_only_launch_sees_both_methods_and_train():
       both.append(path.relative_to(ROOT).parts[0])
   assert both
   assert set(both) == {'launch'}
+
+
+def test_methods_are_usable_without_the_libraries_of_the_pipeline():
+  """Research code, and a GPU machine with JAX alone, need no grain, tfds or pycocotools."""
+  code = (
+    'import sys\n'
+    "for name in ('grain', 'tensorflow_datasets', 'pycocotools', 'ml_collections'):\n"
+    '  sys.modules[name] = None\n'
+    'from jaxdefect import methods\n'
+    'print([methods.load(name)().init is not None for name in methods.names()])'
+  )
+  result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+  assert set(result.stdout.strip('[]\n').split(', ')) == {'True'}, result.stderr

@@ -12,8 +12,8 @@ images should hold no such box: it would be taught as background.
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import grain
 import jax
 import numpy as np
 
@@ -23,6 +23,9 @@ from jaxdefect.data.box_columns import box_columns, class_places
 from jaxdefect.data.in_threads import each
 from jaxdefect.data.letterbox import letterbox
 from jaxdefect.data.source import Source
+
+if TYPE_CHECKING:
+  import grain
 
 PADDING_INDEX = -1
 GIBIBYTE = 2**30
@@ -163,7 +166,7 @@ def train_batches(
   shard: tuple[int, int] = (0, 1),
   cache_bytes: int = GIBIBYTE,
   num_threads: int | None = None,
-) -> grain.DatasetIterator:
+) -> 'grain.DatasetIterator':
   """Endless batches of one shape, reshuffled every epoch, that resume exactly.
 
   Every image is decoded once before the first batch, so that a damaged one stops a run at its
@@ -219,6 +222,8 @@ def train_batches(
     images.load()
   else:
     verify(source, images.indices.tolist())
+  import grain  # only here: methods can be used where it is not installed
+
   size = images.indices.size
   order = grain.MapDataset.source(range(size)).seed(seed).shuffle()
   if not straddle_epochs and size > batch_size:

@@ -1,11 +1,13 @@
 """The CPU forms of the convolution equal XLA's, in value and in both orders of gradient."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdefect.models import conv2d
+from jaxdefect.models import conv2d, cpu_convolution
 
 # (side, window, stride, padding, channels in, channels out, groups): all that the networks use.
 CASES = [
@@ -27,7 +29,7 @@ CASES = [
 ]
 
 
-def draw(case, dtype=np.float64):
+def draw(case, dtype: Any = np.float64):
   side, window, _, _, channels, features, groups = case
   random = np.random.default_rng(side + 10 * window)
   x = random.normal(size=(2, side, side + 2, channels))
@@ -71,6 +73,29 @@ def test_products_match_direct_to_second_order(case):
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), actual, expected
     )
+
+
+@pytest.mark.parametrize(('window', 'padding', 'features'), [(3, 1, 4), (3, 0, 2), (5, 2, 3)])
+def test_weight_by_taps_matches_direct(window, padding, features):
+  with jax.enable_x64(True):
+    x, kernel = draw((7, window, 1, padding, 3, features, 1))
+    y, pullback = jax.vjp(
+      lambda kernel: cpu_convolution.direct(x, kernel, stride=1, padding=padding), kernel
+    )
+    at = cpu_convolution.Geometry((7, 9), window, 1, padding)
+    found = cpu_convolution.weight_by_taps(x, y, at)
+    np.testing.assert_allclose(found, pullback(y)[0], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('features', [128, 3])
+def test_large_maps_have_the_gradient_of_direct(features):
+  case = (90, 3, 1, 1, 128, features, 1)  # deep and large enough for a product per tap
+  x, kernel = draw(case, np.float32)
+  both = [
+    jax.grad(lambda kernel, how=how: jnp.sum(jnp.sin(convolution(case, how)(x, kernel))))(kernel)
+    for how in ('products', 'direct')
+  ]
+  np.testing.assert_allclose(*both, rtol=1e-3, atol=1e-2)
 
 
 def test_value_by_hand():
