@@ -94,6 +94,7 @@ def _flatten(tree: Any, path: tuple[str, ...], arrays: dict[str, np.ndarray]) ->
       _flatten(value, (*path, name), arrays)
   elif isinstance(tree, jax.Array | np.ndarray):
     # safetensors stores the buffer as it lies: a transposed view must be laid out first.
-    arrays['/'.join(path)] = np.ascontiguousarray(tree)
+    # C order: safetensors writes memory as it lies (ascontiguousarray gives a scalar an axis).
+    arrays['/'.join(path)] = np.asarray(tree, order='C')
   else:
     raise ValueError(f'{"/".join(path)} is a {type(tree).__name__}; only arrays can be stored')

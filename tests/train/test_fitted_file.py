@@ -9,7 +9,10 @@ from jaxdefect import train
 from jaxdefect.contracts import Fitted
 
 FITTED = Fitted(
-  params={'backbone': {'layer1.0': {'conv1': {'kernel': jnp.arange(6.0).reshape(2, 3)}}}},
+  params={
+    'backbone': {'layer1.0': {'conv1': {'kernel': jnp.arange(6.0).reshape(2, 3)}}},
+    'threshold': jnp.float32(0.5),
+  },
   model_state={'batch_stats': {'bn1': {'mean': jnp.zeros(3)}}},
   memory={'embeddings': jnp.ones((2, 4)), 'labels': jnp.array([0, 1], jnp.int32)},
   classes=('dent, small', 'Kratzer/ß'),
@@ -20,7 +23,7 @@ def test_there_and_back_is_exact(tmp_path):
   train.save_fitted(tmp_path / 'fitted.safetensors', FITTED)
   back = train.load_fitted(tmp_path / 'fitted.safetensors')
   chex.assert_trees_all_equal(back, FITTED)
-  chex.assert_trees_all_equal_dtypes(back, FITTED)
+  chex.assert_trees_all_equal_shapes_and_dtypes(back, FITTED)
   assert back.classes == FITTED.classes
   assert back.calibration is None
   assert [p.name for p in tmp_path.iterdir()] == ['fitted.safetensors']
