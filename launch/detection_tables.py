@@ -42,9 +42,8 @@ TABLES: dict[str, Table] = {
     "optimiser, batch and number of regions were chosen. Not far from it: torchvision's "
     'Faster R-CNN on the same start (256 channels from stride 4, 8 epochs of 80 % of the images, '
     'one seed, 360 test images) gets mAP@0.5 69.5 and mAP 31.4. The whole method is behind its '
-    'baseline, most where few false alarms are allowed: its head names more of the sampled true '
-    'regions rightly but tells them less well from the background. Not yet taken apart (A2); '
-    'suspects are the background as one threshold and the class weights, which favour defects.',
+    'baseline, most where few false alarms are allowed; which of its parts costs it that is not '
+    'known before A2 is run.',
     3,
     tuple(_detection(row, '70 %', config, {}) for row, config in _CONFIGS.items()),
     metrics=_AP,
