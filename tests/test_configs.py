@@ -67,15 +67,17 @@ def test_a_deliberate_break_is_found():
   assert len(problems('neu', config, 'no command')) == 4
 
 
-GENERATOR = np.random.default_rng(0)
 BOX = (2, 3, 20, 30)
 
 
-def picture(label: int, size: int = 40) -> Image.Image:
-  """A texture that differs from class to class."""
+def picture(label: int, number: int, size: int = 40) -> Image.Image:
+  """A texture that differs from class to class, with a spot that differs from number to number."""
+  generator = np.random.default_rng([label, number])
   x = np.arange(size)
-  wave = 60 * np.sin(x[None, :] * (0.3 + 0.25 * label) + GENERATOR.uniform(0, 6))
-  values = 128 + wave + GENERATOR.normal(0, 12, (size, size))
+  wave = 60 * np.sin(x[None, :] * (0.3 + 0.25 * label) + generator.uniform(0, 6))
+  values = 128 + wave + generator.normal(0, 12, (size, size))
+  y0, x0 = generator.integers(0, size // 2, 2)
+  values[y0 : y0 + size // 3, x0 : x0 + size // 3] += 90 * (-1) ** number
   return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
 
@@ -83,14 +85,14 @@ def make_class_folders(folder: pathlib.Path, classes=('bent', 'dirty', 'good')) 
   for label, name in enumerate(classes):
     (folder / name).mkdir(parents=True)
     for i in range(8):
-      picture(label).save(folder / name / f'{i}.png')
+      picture(label, i).save(folder / name / f'{i}.png')
 
 
 def make_mixedwm38(folder: pathlib.Path) -> None:
   patterns = [c.split('+') for c in mixedwm38.CLASSES for _ in range(4)]
   codes = np.array([[int(b in p) for b in mixedwm38.BASIC] for p in patterns], np.uint8)
   folder.mkdir(parents=True)
-  maps = GENERATOR.integers(0, 3, (len(codes), 52, 52), np.uint8)
+  maps = np.random.default_rng(0).integers(0, 3, (len(codes), 52, 52), np.uint8)
   np.savez(folder / 'Wafer_Map_Datasets.npz', arr_0=maps, arr_1=codes)
 
 
@@ -100,7 +102,7 @@ def make_voc(folder: pathlib.Path, *, images='IMAGES', xml='ANNOTATIONS') -> Non
   box = '<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>'.format(*BOX)
   for label, name in enumerate(neu.CLASSES):
     for i in range(1, 9):
-      picture(label).save(folder / images / f'{name}_{i}.jpg', quality=95)
+      picture(label, i).save(folder / images / f'{name}_{i}.jpg', quality=95)
       (folder / xml / f'{name}_{i}.xml').write_text(
         f'<annotation><filename>{name}_{i}.jpg</filename>'
         '<size><width>40</width><height>40</height><depth>1</depth></size>'
@@ -116,7 +118,7 @@ def make_coco(folder: pathlib.Path) -> None:
     content['categories'].append({'id': label + 1, 'name': name})
     for i in range(8):
       number = 8 * label + i
-      picture(label).save(folder / f'{number}.png')
+      picture(label, i).save(folder / f'{number}.png')
       image = {'id': number, 'file_name': f'{number}.png', 'width': 40, 'height': 40}
       box = {'id': number, 'image_id': number, 'category_id': label + 1}
       content['images'].append(image)
@@ -129,13 +131,13 @@ def make_deep_pcb(folder: pathlib.Path) -> None:
   (group / '0').mkdir(parents=True)
   (group / '0_not').mkdir()
   lines = []
-  for i in range(12):
+  for i in range(24):
     for kind in ('test', 'temp'):
-      picture(i % 6, 640).save(group / '0' / f'{i}_{kind}.jpg')
+      picture(i % 6, i, 640).save(group / '0' / f'{i}_{kind}.jpg')
     (group / '0_not' / f'{i}.txt').write_text(f'200 300 260 350 {i % 6 + 1}\n')
     lines.append(f'group0/0/{i}.jpg group0/0_not/{i}.txt')
-  (folder / 'PCBData' / 'trainval.txt').write_text('\n'.join(lines[:8]) + '\n')
-  (folder / 'PCBData' / 'test.txt').write_text('\n'.join(lines[8:]) + '\n')
+  (folder / 'PCBData' / 'trainval.txt').write_text('\n'.join(lines[:18]) + '\n')
+  (folder / 'PCBData' / 'test.txt').write_text('\n'.join(lines[18:]) + '\n')
 
 
 # How to make each data set, tiny and in its official layout.
