@@ -56,6 +56,11 @@ def keyword_arguments(function: Any, values: dict, *, where: str) -> dict:
 def load_source(config: ConfigDict) -> data.Source:
   """Opens the data set that ``config.data`` names."""
   settings = {k: v for k, v in config.to_dict().items() if k not in _NOT_FOR_SOURCE}
+  for name in ('dir', 'annotations'):
+    if settings.get(name) == '':  # the working directory would be read in its place
+      raise ValueError(
+        f'data.{name} is not set; say where your data are: --config.data.{name}=PATH'
+      )
   return data.sources.load(config.name, **settings)
 
 

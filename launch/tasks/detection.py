@@ -13,8 +13,8 @@ from jaxdefect.explain import detection_figures, detections, overlays, plots, sa
 EVALUATOR = average_precision
 HEADLINES = ('map50', 'map', 'recall_at_1_fp')
 
-# Detections below this are written down and not drawn.
-SHOWN_SCORE = 0.3
+# Detections below this are written down and not drawn, as in the report.
+SHOWN_SCORE = 0.5
 
 
 def evaluate(predictions: Any, seen: dict, classes: tuple[str, ...]) -> dict[str, Any]:

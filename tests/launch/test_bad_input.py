@@ -1,5 +1,6 @@
 """Bad input ends in one plain sentence, exit code 2, and nothing half-written."""
 
+import json
 import pathlib
 import sys
 
@@ -52,6 +53,7 @@ def test_training_input(pictures, tmp_path, monkeypatch, capsys):
   assert 'does not exist' in said(data=tmp_path / 'nowhere')
   (tmp_path / 'empty').mkdir()
   assert str(tmp_path / 'empty') in said(data=tmp_path / 'empty')
+  assert 'data.dir is not set' in said(data='')
   assert "'bent'" in said('--config.split.per_class=6')
   assert "did you mean 'steps'" in said('--config.step=3')
   assert "did you mean 'method.backbone'" in said('--config.method.backbon=resnet18')
@@ -120,3 +122,32 @@ def test_predict_and_convert(pictures, tmp_path, monkeypatch, capsys):
   assert 'holds no run' in said(predict, nowhere, f'--images={pictures}', f'--out={out}')
   assert 'holds no run' in said(convert, nowhere, '--to=torch', f'--out={out}')
   assert 'it can be torch' in said(convert, nowhere, '--to=caffe', f'--out={out}')
+
+
+def test_annotations_of_a_detector(tmp_path, monkeypatch, capsys):
+  folder, file = tmp_path / 'images', tmp_path / 'instances.json'
+  folder.mkdir()
+  pixels = np.zeros((40, 40), np.uint8)
+  Image.fromarray(pixels).save(folder / 'a.png')
+  content = {
+    'images': [{'id': 1, 'file_name': 'a.png', 'width': 40, 'height': 40}],
+    'annotations': [{'id': 7, 'image_id': 1, 'category_id': 3, 'bbox': [2, 3, 10, 10]}],
+    'categories': [{'id': 3, 'name': 'dent'}],
+  }
+
+  def said(path=file, **changes):
+    boxes = [{**content['annotations'][0], **changes}]
+    file.write_text(json.dumps({**content, 'annotations': boxes}))
+    flags = [f'--config={ROOT}/configs/faster_rcnn_coco.py:smoke', f'--config.data.dir={folder}']
+    flags += [f'--config.data.annotations={path}', f'--workdir={tmp_path / "run"}']
+    text = sentence(train, flags, monkeypatch, capsys)
+    assert not (tmp_path / 'run').exists(), 'nothing may be written'
+    return text
+
+  assert 'data.annotations is not set' in said(path='')
+  assert 'do not exist' in said(path=tmp_path / 'none.json')
+  assert 'annotation 7 of image_id 2' in said(image_id=2)
+  assert 'annotation 7' in said(category_id=9)
+  assert 'annotation 7' in said(bbox=[30, 3, 20, 10])
+  (folder / 'a.png').write_bytes(b'noise')
+  assert 'a.png' in said()
