@@ -79,7 +79,7 @@ def compact(result: dict) -> dict:
   """What is committed of a report: no machine's paths, no lists of file names."""
   keys = ('metrics', 'intervals', 'interval_kinds', 'confidence', 'n', 'classes', 'support')
   keys += ('confusion_matrix', 'seed', 'seconds', 'start_weights', 'versions', 'draws', 'sd')
-  keys += ('parameters', 'training_boxes')
+  keys += ('parameters', 'training_boxes', 'test_boxes')
   kept = {k: result[k] for k in keys if k in result}
   if 'floor' in result:
     kept['floor'] = {'accuracy': result['floor']['metrics']['accuracy']}

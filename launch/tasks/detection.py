@@ -62,10 +62,12 @@ def complete(made, fitted, known, predictions, seen, batches, directory, result)
   source, split, limit = made.source, made.split, made.config.pictures
   result['parameters'] = sum(leaf.size for leaf in jax.tree.leaves(fitted.params))
   result['notes'] = [str(note) for note in source.notes]
-  counts = data.count_boxes(
-    source, split.train, max_boxes=made.config.data.max_boxes, classes=made.spec.classes
-  )
-  result['training_boxes'] = counts._asdict()
+  for part, images, classes in (
+    ('training', split.train, made.spec.classes),
+    ('test', split.test, fitted.classes),
+  ):
+    counts = data.count_boxes(source, images, max_boxes=made.config.data.max_boxes, classes=classes)
+    result[f'{part}_boxes'] = counts._asdict()
   misses, alarms = detection_mistakes.find(predictions, seen, fitted.classes)
   settings = (predictions, seen, fitted.classes, source.read)
   pictures = {
@@ -120,9 +122,10 @@ def warnings(result: dict[str, Any]) -> list[str]:
   few = [name for name, count in result['support'].items() if 0 < count < 20]
   if few:
     found.append(f'Fewer than 20 test boxes of {", ".join(few)}: read their intervals.')
-  cut = result['training_boxes']['over_cap']
-  if cut:
-    found.append(f'{cut} training boxes are beyond data.max_boxes and were left out.')
+  for part in ('training', 'test'):
+    cut = result[f'{part}_boxes']['over_cap']
+    if cut:
+      found.append(f'{cut} {part} boxes are beyond data.max_boxes and were left out.')
   return found + result['notes']
 
 

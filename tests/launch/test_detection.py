@@ -11,6 +11,7 @@ from PIL import Image
 
 from jaxdefect.data.sources import synthetic_boxes
 from launch import adaptation, predict, reproduce, train
+from launch.tasks import detection
 
 
 @pytest.fixture(scope='module')
@@ -35,6 +36,16 @@ def test_report_names_the_new_class_and_the_size_of_the_network(run):
   assert report['classes'][-1] == 'scratches'
   assert report['parameters'] > 1000
   assert report['training_boxes']['over_cap'] == 0
+  assert report['test_boxes']['kept'] == sum(report['support'].values())
+
+
+def test_boxes_beyond_the_cap_are_said():
+  over, none = {'over_cap': 3}, {'over_cap': 0}
+  result = {'support': {}, 'notes': [], 'training_boxes': none, 'test_boxes': over}
+  assert detection.warnings(result) == ['3 test boxes are beyond data.max_boxes and were left out.']
+
+
+def test_report_draws_the_sampling_points(run):
   text = (run / 'report.html').read_text()
   assert 'layer2.1/conv2' in text  # the sampling points are drawn
 
