@@ -49,6 +49,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.first_stage = 2
   c.method.extra_levels = 1
   c.method.box_head = 'gs'
+  c.method.norm = 'group'  # two images per step are too few for batch statistics
   c.method.classifier = 'prototype'
   c.method.anchor_sizes = (24.0, 48.0, 96.0)  # strides 8, 16, 32; boxes are 10 to 150 pixels
   c.method.rpn_samples = 128

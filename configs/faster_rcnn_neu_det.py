@@ -50,6 +50,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.first_stage = 2
   c.method.extra_levels = 2
   c.method.box_head = 'gs'
+  c.method.norm = 'group'  # two images per step are too few for batch statistics
   c.method.classifier = 'prototype'
   c.method.balance_classes = True
   c.method.anchor_sizes = (32.0, 64.0, 128.0, 256.0)  # strides 8, 16, 32, 64

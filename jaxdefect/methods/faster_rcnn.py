@@ -2,22 +2,20 @@
 
 The plain detector is torchvision's (Ren et al. 2015; Lin et al. 2017): a pyramid, a region proposal
 network, and a head that classifies pooled regions and refines their boxes. Source A changes three
-things, each an argument of its own (Table 2):
+things, each an argument of its own (Table 2; numbers of sections):
 
-- ``deformable='v1' | 'v2'``: every 3x3 convolution of the last three stages samples where it learns
-  to (section 2.1).
-- ``neck='gs_fpn'``, ``box_head='gs'``: GSConv instead of dense convolutions (section 2.2).
-- ``classifier='prototype'``: regions are classified by their cosine to class prototypes,
-  ``p(c|f) = softmax_c(cos(f, u_c) / tau)`` (section 2.3), with ``w_c = N_max / N_c``.
+- ``deformable='v1' | 'v2'``: every 3x3 of the last three stages learns where to sample (2.1).
+- ``neck='gs_fpn'``, ``box_head='gs'``: GSConv instead of dense convolutions (2.2).
+- ``classifier='prototype'``: ``p(c|f) = softmax_c(cos(f, u_c) / tau)`` for class prototypes u_c
+  (2.3), with ``w_c = N_max / N_c``.
 
 What the paper leaves open, and what is done here:
 
-- The background has no prototype in the text. ``background='threshold'`` (the default) gives it one
-  learned similarity: a region is background unless a class is more alike than that. It has no
-  appearance to be learned, so a class added later competes on equal terms. ``'prototype'`` gives it
-  a mean like any class (``prototypes[0]``).
+- The background has no prototype in the text. ``background='linear'`` (the default) scores it with
+  a linear layer: what is no defect has no one appearance that a mean could stand for, and a class
+  added later still competes by its cosine. ``'prototype'`` gives it a mean (``prototypes[0]``).
 - tau and alpha are not given: 0.1 and 0.99 (with 0.9 and two images per batch the prototypes of
-  classes that a batch lacks fall behind, and the class loss rises).
+  classes that a batch lacks fall behind).
 - The paper's contrastive loss takes dot products, its probabilities cosines: cosines here.
 - A class added without training has no box regressor: with prototypes one regression serves all.
 
@@ -59,7 +57,6 @@ def make(
   frozen_stages: int = 1,
   update_statistics: bool = False,
   backbone_rate: float = 1.0,
-  offset_rate: float = 0.1,
   deformable: Literal['v1', 'v2'] | None = None,
   deformable_from: int = 2,
   neck: Literal['fpn', 'gs_fpn'] = 'fpn',
@@ -68,11 +65,12 @@ def make(
   extra_levels: int = 1,
   box_head: Literal['mlp', 'gs'] = 'mlp',
   head_width: int = 1024,
+  norm: Literal['batch', 'group'] = 'batch',
   classifier: Literal['linear', 'prototype'] = 'linear',
   embedding: int = 256,
   temperature: float = 0.1,
   prototype_momentum: float = 0.99,
-  background: Literal['threshold', 'prototype'] = 'threshold',
+  background: Literal['linear', 'prototype'] = 'linear',
   balance_classes: bool = False,
   anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
   anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
@@ -100,7 +98,6 @@ def make(
     frozen_stages: the stem and this many stages keep their parameters (torchvision: 1).
     update_statistics: False keeps BatchNorm's running statistics, as torchvision does.
     backbone_rate: factor on the learning rate of the backbone.
-    offset_rate: factor on the learning rate of what predicts sampling offsets.
     deformable: version of deformable convolution, None for ordinary ones.
     deformable_from: the first stage that gets them.
     neck: feature pyramid.
@@ -109,6 +106,7 @@ def make(
     extra_levels: coarser maps by pooling, for large anchors.
     box_head: two dense layers, or the light GSConv head.
     head_width: width of the dense layers.
+    norm: of the GS neck and head; ``'group'`` where few images make a step.
     classifier: linear layer with one box per class, or prototypes with one box per region.
     embedding: F, size of the embedding that is compared with prototypes.
     temperature: tau.
@@ -140,7 +138,7 @@ def make(
   """
   for argument, value, allowed in (
     ('classifier', classifier, ('linear', 'prototype')),
-    ('background', background, ('threshold', 'prototype')),
+    ('background', background, ('linear', 'prototype')),
   ):
     if value not in allowed:
       raise ValueError(f'{argument} is {value!r}; it can be {", ".join(allowed)}')
@@ -168,26 +166,25 @@ def make(
       anchor_ratios=anchor_ratios,
       box_head=box_head,
       head_width=head_width,
+      norm=norm,
       embedding=embedding if prototypical else None,
+      background=background == 'linear',
       dtype=dtype,
       axis_name=axis_name,
     )
 
   frozen = network(1).frozen
 
-  def rate(path: tuple[str, ...]) -> float:
-    slower = offset_rate if 'offset' in path else 1.0
-    return slower * (backbone_rate if path[0] == 'backbone' else 1.0)
-
-  rule = optim.partition.scale_by_group(optimizer or optax.identity(), rate)
+  rule = optim.partition.scale_by_group(
+    optimizer or optax.identity(), lambda path: backbone_rate if path[0] == 'backbone' else 1.0
+  )
   rule = optim.partition.freeze(rule, frozen)
 
   def pixels(image: jax.Array) -> jax.Array:
     return ops.normalize_pixels(image, mean=mean, std=std)
 
   def variables_of(params: Any, model_state: Any) -> dict:
-    kept = {name: value for name, value in params.items() if name != 'background'}
-    return {'params': kept, 'batch_stats': model_state['batch_stats']}
+    return {'params': params, 'batch_stats': model_state['batch_stats']}
 
   def propose(pyramid: models.Pyramid, size: jax.Array) -> tuple[jax.Array, jax.Array]:
     """[N, P, 4] regions and [N, P] bool, no gradient."""
@@ -201,15 +198,17 @@ def make(
       pyramid.objectness, pyramid.deltas, pyramid.anchors, size
     )
 
-  def class_logits(described: jax.Array, params: Any, model_state: Any) -> jax.Array:
+  def class_logits(described: jax.Array, model_state: Any) -> jax.Array:
     """[N, R, ...] -> [N, R, K + 1], background first."""
+    described = described.astype(jnp.promote_types(described.dtype, jnp.float32))
     if not prototypical:
-      return described.astype(jnp.float32)
+      return described
     flat = described.reshape(-1, described.shape[-1])
-    cosines = losses.cosine_logits(flat, model_state['prototypes'].T)  # [N*R, K + 1]
-    if background == 'threshold':
-      cosines = cosines.at[:, 0].set(params['background'])
-    return (cosines / temperature).reshape(*described.shape[:2], -1)
+    prototypes = model_state['prototypes']
+    logits = losses.cosine_logits(flat[:, :embedding], prototypes.T, scale=1 / temperature)
+    if background == 'linear':  # starts where a cosine of one half stands
+      logits = logits.at[:, 0].set(0.5 / temperature + flat[:, -1])
+    return logits.reshape(*described.shape[:2], -1)  # [N, R, K + 1]
 
   def init(key: jax.Array, spec: DataSpec, pretrained: Any = None) -> State:
     key_network, key_prototypes = jax.random.split(key)
@@ -227,8 +226,6 @@ def make(
     if prototypical:
       means = losses.unit_vectors(jax.random.normal(key_prototypes, (num_classes, embedding)))
       model_state['prototypes'] = jnp.pad(means, ((1, 0), (0, 0)))  # row 0 is the background's
-      if background == 'threshold':
-        params['background'] = jnp.asarray(0.5, jnp.float32)
     return optim.initial_state(params, model_state, rule, average_decay=average_decay)
 
   def loss(key: jax.Array, params: Any, model_state: Any, batch: Batch):
@@ -267,7 +264,7 @@ def make(
       method='regions',
       mutable=['batch_stats'],
     )
-    logits = class_logits(described, params, model_state)
+    logits = class_logits(described, model_state)
     weights = None
     if balance_classes:
       weights = jnp.concatenate([jnp.ones(1), model_state['class_weights']])
@@ -279,7 +276,9 @@ def make(
     if prototypical:
       new_state['prototypes'] = losses.update_prototypes(
         model_state['prototypes'],
-        losses.unit_vectors(jax.lax.stop_gradient(described).reshape(-1, embedding)),
+        losses.unit_vectors(
+          jax.lax.stop_gradient(described[..., :embedding]).reshape(-1, embedding)
+        ),
         target.label.reshape(-1),
         momentum=prototype_momentum,
         valid=counted.reshape(-1),
@@ -305,7 +304,7 @@ def make(
     module = network(_num_classes(params, model_state))
     variables = variables_of(params, model_state)
     pyramid = module.apply(variables, pixels(batch['image']), method='pyramid')
-    return module.apply(variables, pyramid, batch['boxes'], method='regions')[0]
+    return module.apply(variables, pyramid, batch['boxes'], method='regions')[0][..., :embedding]
 
   def embed(params: Any, model_state: Any, references: References) -> tuple[Any, Any]:
     """Embeddings [B, F] and classes [B] of all boxes of the references."""
@@ -366,7 +365,7 @@ def make(
     pyramid: Any = module.apply(variables, pixels(batch['image']), method='pyramid')
     found, found_valid = propose(pyramid, batch['size'])
     outputs: Any = module.apply(variables, pyramid, found, method='regions')
-    scores = jax.nn.softmax(class_logits(outputs[0], params, model_state))[..., 1:]  # [N, P, K]
+    scores = jax.nn.softmax(class_logits(outputs[0], model_state))[..., 1:]  # [N, P, K]
     box_deltas = outputs[1].reshape(*found.shape[:2], -1, 4)
     if not prototypical:
       box_deltas = box_deltas[:, :, 1:]  # [N, P, K, 4], without the background's

@@ -25,7 +25,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdefect.models.gsconv import Activation, GSConv
+from jaxdefect.models.gsconv import Activation, GSConv, Norm
+from jaxdefect.models.normalization import BatchNorm
 
 
 class MLPBoxHead(nn.Module):
@@ -64,7 +65,7 @@ class GSBoxHead(nn.Module):
     channels: output channels of every GSConv, even.
     cells: rows and columns of the pooled grid; 1 is the mean over the region.
     shuffle, activation: as of ``GSConv``.
-    axis_name: device axis over which the batch is spread.
+    norm: makes the normalisations, see ``gsconv.ConvNorm``.
     dtype: type of the computation; parameters and statistics are float32.
   """
 
@@ -72,7 +73,7 @@ class GSBoxHead(nn.Module):
   cells: int = 2
   shuffle: str = 'interleave'
   activation: Activation | None = nn.silu
-  axis_name: str | None = None
+  norm: Norm = BatchNorm
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -102,7 +103,7 @@ class GSBoxHead(nn.Module):
         stride=2 if index == 0 else 1,
         shuffle=self.shuffle,
         activation=self.activation,
-        axis_name=self.axis_name,
+        norm=self.norm,
         dtype=self.dtype,
         name=f'convs.{index}',
       )

@@ -4,6 +4,7 @@ Shape legend: N images, H x W pixels, A anchors, L pyramid maps, R regions per i
 F features of a region, K classes.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jaxdefect.models.backbone import Backbone
 from jaxdefect.models.box_head import BoxPredictor, GSBoxHead, MLPBoxHead
 from jaxdefect.models.fpn import FPN, GSFPN
+from jaxdefect.models.normalization import BatchNorm, GroupNorm
 from jaxdefect.models.rpn import RPNHead
 from jaxdefect.ops import grid_anchors, multiscale_roi_align
 
@@ -25,19 +27,26 @@ class BoxEmbedder(nn.Module):
 
   Attributes:
     features: size of the embedding.
+    background: also say how little there is to see, as one more number behind the embedding.
     dtype: type of the computation.
   """
 
   features: int
+  background: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[R, F] -> embeddings [R, features], box deltas [R, 4]."""
-    embedding = nn.Dense(self.features, dtype=self.dtype, name='embedding')(x)
-    small = nn.initializers.normal(0.001)
-    deltas = nn.Dense(4, dtype=self.dtype, kernel_init=small, name='bbox_pred')(x)
-    return embedding, deltas
+    """[R, F] -> embeddings [R, features] (+ 1 with ``background``), box deltas [R, 4]."""
+
+    def dense(features: int, deviation: float, name: str) -> jax.Array:
+      init = nn.initializers.normal(deviation)
+      return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)(x)
+
+    described = nn.Dense(self.features, dtype=self.dtype, name='embedding')(x)
+    if self.background:
+      described = jnp.concatenate([described, dense(1, 0.01, 'background')], axis=-1)
+    return described, dense(4, 0.001, 'bbox_pred')
 
 
 class Pyramid(NamedTuple):
@@ -159,7 +168,9 @@ def detector(
   anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
   box_head: str = 'mlp',
   head_width: int = 1024,
+  norm: str = 'batch',
   embedding: int | None = None,
+  background: bool = False,
   dtype: Any = jnp.float32,
   axis_name: str | None = None,
 ) -> Detector:
@@ -176,7 +187,9 @@ def detector(
     anchor_ratios: height / width.
     box_head: ``'mlp'`` (two dense layers) or ``'gs'`` (GSConv and pooling).
     head_width: width of the dense layers.
+    norm: normalisation in the GS neck and head, ``'batch'`` or ``'group'``.
     embedding: size of the embedding of a prototype head; None classifies with a linear layer.
+    background: of a ``BoxEmbedder``.
     dtype: type of the computation.
     axis_name: device axis over which the batch is spread.
 
@@ -186,16 +199,19 @@ def detector(
   Raises:
     ValueError: an unknown part.
   """
+  norms = {'batch': functools.partial(BatchNorm, axis_name=axis_name), 'group': GroupNorm}
+  if norm not in norms:
+    raise ValueError(f'norm is {norm!r}; it can be {", ".join(norms)}')
   pyramid: dict[str, Any] = {
     'channels': neck_channels,
     'first_stage': first_stage,
     'extra_levels': extra_levels,
     'dtype': dtype,
   }
-  necks = {'fpn': lambda: FPN(**pyramid), 'gs_fpn': lambda: GSFPN(**pyramid, axis_name=axis_name)}
+  necks = {'fpn': lambda: FPN(**pyramid), 'gs_fpn': lambda: GSFPN(**pyramid, norm=norms[norm])}
   heads = {
     'mlp': lambda: MLPBoxHead(width=head_width, dtype=dtype),
-    'gs': lambda: GSBoxHead(dtype=dtype, axis_name=axis_name),
+    'gs': lambda: GSBoxHead(norm=norms[norm], dtype=dtype),
   }
   for name, value, parts in (('neck', neck, necks), ('box_head', box_head, heads)):
     if value not in parts:
@@ -207,7 +223,7 @@ def detector(
     box_head=heads[box_head](),
     predictor=BoxPredictor(num_classes, class_agnostic=False, dtype=dtype)
     if embedding is None
-    else BoxEmbedder(embedding, dtype=dtype),
+    else BoxEmbedder(embedding, background=background, dtype=dtype),
     anchor_sizes=tuple(anchor_sizes),
     anchor_ratios=tuple(anchor_ratios),
     pooled_levels=len(anchor_sizes) - extra_levels,

@@ -27,7 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdefect.models.convolution import Conv
-from jaxdefect.models.gsconv import Activation, GSConv, VoVGSCSP
+from jaxdefect.models.gsconv import Activation, GSConv, Norm, VoVGSCSP
+from jaxdefect.models.normalization import BatchNorm
 
 Maps = Sequence[jax.Array]
 
@@ -175,7 +176,7 @@ class GSFPN(nn.Module):
     first_stage, extra_levels: as of ``FPN``.
     blocks: GS bottlenecks in each VoV-GSCSP.
     shuffle, activation: as of ``GSConv``.
-    axis_name: device axis over which the batch is spread.
+    norm: makes the normalisations, see ``gsconv.ConvNorm``.
     dtype: type of the computation; parameters and statistics are float32.
   """
 
@@ -185,7 +186,7 @@ class GSFPN(nn.Module):
   blocks: int = 1
   shuffle: str = 'interleave'
   activation: Activation | None = nn.silu
-  axis_name: str | None = None
+  norm: Norm = BatchNorm
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -209,7 +210,7 @@ class GSFPN(nn.Module):
     settings: dict[str, Any] = {
       'shuffle': self.shuffle,
       'activation': self.activation,
-      'axis_name': self.axis_name,
+      'norm': self.norm,
       'dtype': self.dtype,
     }
 

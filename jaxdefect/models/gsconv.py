@@ -6,9 +6,9 @@ Half of a GSConv's channels come from a dense convolution, the other half from a
 reads the first half, so it needs about half of the parameters; a shuffle then mixes the halves.
 The paper describes it as depthwise followed by pointwise ('phantom convolution'), which would be
 another layer (a depthwise separable convolution); built here is the GSConv that it names. Of the
-shuffles in circulation both are here by name. Nothing has a bias, as a BatchNorm follows every
-convolution. The activation is SiLU by default, that of the YOLO necks which GSConv was made for;
-the paper names none.
+shuffles in circulation both are here by name. Nothing has a bias, as a normalisation follows
+every convolution. The activation is SiLU by default, that of the YOLO necks which GSConv was made
+for; the paper names none.
 
 References:
   Li et al., `Slim-neck by GSConv <https://arxiv.org/abs/2206.02424>`_; Xia & Long, section 3.3.
@@ -25,6 +25,7 @@ from jaxdefect.models.convolution import Conv
 from jaxdefect.models.normalization import BatchNorm
 
 Activation = Callable[[jax.Array], jax.Array]
+Norm = Callable[..., nn.Module]  # takes name and dtype, makes a BatchNorm or alike
 
 
 def shuffle_channels(x: jax.Array, *, order: str = 'interleave') -> jax.Array:
@@ -54,7 +55,7 @@ def shuffle_channels(x: jax.Array, *, order: str = 'interleave') -> jax.Array:
 
 
 class ConvNorm(nn.Module):
-  """A convolution (``'0'``), BatchNorm (``'1'``) and an activation; the size stays at stride 1.
+  """Convolution (``'0'``), normalisation (``'1'``) and activation; stride 1 keeps the size.
 
   Attributes:
     features: number of output channels.
@@ -62,7 +63,8 @@ class ConvNorm(nn.Module):
     stride: step of the window in pixels.
     groups: as of ``Conv``.
     activation: function of the normalised values, or None.
-    axis_name: device axis over which the batch is spread.
+    norm: makes the normalisations; BatchNorm as published. With few images per step GroupNorm
+      computes the same in training and prediction, which BatchNorm does not.
     dtype: type of the computation; parameters are float32.
   """
 
@@ -71,7 +73,7 @@ class ConvNorm(nn.Module):
   stride: int = 1
   groups: int = 1
   activation: Activation | None = nn.silu
-  axis_name: str | None = None
+  norm: Norm = BatchNorm
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -79,8 +81,7 @@ class ConvNorm(nn.Module):
     """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), features]."""
     size, groups = self.kernel_size, self.groups
     x = Conv(self.features, size, self.stride, size // 2, groups, dtype=self.dtype, name='0')(x)
-    norm = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name='1')
-    x = norm(x, use_running_average=running, valid=valid)
+    x = self.norm(dtype=self.dtype, name='1')(x, use_running_average=running, valid=valid)
     return x if self.activation is None else self.activation(x)
 
 
@@ -100,7 +101,7 @@ class GSConv(nn.Module):
     stride: step of the dense window in pixels.
     shuffle: ``'interleave'`` or ``'split'``, see ``shuffle_channels``.
     activation: phi behind both halves, or None.
-    axis_name: device axis over which the batch is spread.
+    norm: makes the normalisations, see ``ConvNorm``.
     dtype: type of the computation; parameters are float32.
   """
 
@@ -109,7 +110,7 @@ class GSConv(nn.Module):
   stride: int = 1
   shuffle: str = 'interleave'
   activation: Activation | None = nn.silu
-  axis_name: str | None = None
+  norm: Norm = BatchNorm
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -129,7 +130,7 @@ class GSConv(nn.Module):
     half = self.features // 2
     settings: dict[str, Any] = {
       'activation': self.activation,
-      'axis_name': self.axis_name,
+      'norm': self.norm,
       'dtype': self.dtype,
     }
     dense = ConvNorm(half, self.kernel_size, self.stride, name='dense', **settings)
@@ -149,13 +150,13 @@ class GSBottleneck(nn.Module):
   features: int
   shuffle: str = 'interleave'
   activation: Activation | None = nn.silu
-  axis_name: str | None = None
+  norm: Norm = BatchNorm
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, *, running: bool, valid: jax.Array | None = None) -> jax.Array:
     """[N, H, W, C] -> [N, H, W, features]; arguments as of ``GSConv``."""
-    settings: dict[str, Any] = {'axis_name': self.axis_name, 'dtype': self.dtype}
+    settings: dict[str, Any] = {'norm': self.norm, 'dtype': self.dtype}
     halved = GSConv(
       self.features // 2,
       1,
@@ -181,14 +182,14 @@ class VoVGSCSP(nn.Module):
   Attributes:
     features: number of output channels, a multiple of 8.
     blocks: number of GS bottlenecks.
-    shuffle, activation, axis_name, dtype: as of ``GSConv``.
+    shuffle, activation, norm, dtype: as of ``GSConv``.
   """
 
   features: int
   blocks: int = 1
   shuffle: str = 'interleave'
   activation: Activation | None = nn.silu
-  axis_name: str | None = None
+  norm: Norm = BatchNorm
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -200,7 +201,7 @@ class VoVGSCSP(nn.Module):
       )
     settings: dict[str, Any] = {
       'activation': self.activation,
-      'axis_name': self.axis_name,
+      'norm': self.norm,
       'dtype': self.dtype,
     }
     hidden = self.features // 2

@@ -150,7 +150,7 @@ def test_two_devices_match_one():
   with jax.enable_x64(True):
     settings = {'channels': 8, 'first_stage': 2, 'dtype': jnp.float64}
     one = models.GSFPN(**settings)
-    two = models.GSFPN(axis_name='devices', **settings)
+    two = models.GSFPN(norm=functools.partial(models.BatchNorm, axis_name='devices'), **settings)
     maps = draw(4, jnp.float64)
     variables = jax.tree.map(
       lambda a: a.astype(jnp.float64), jax.jit(one.init)(jax.random.key(0), maps)
@@ -185,3 +185,11 @@ def test_rejects_bad_arguments(first_stage):
   module = models.FPN(8, first_stage=first_stage)
   with pytest.raises(ValueError, match=f'first_stage is {first_stage}; .* stages 1 to 3'):
     jax.eval_shape(lambda maps: module.init(jax.random.key(0), maps), draw())
+
+
+def test_group_norm_predicts_what_it_trains():
+  module, variables = made(models.GSFPN, norm=models.GroupNorm)
+  assert 'batch_stats' not in variables
+  trained, predicted = (module.apply(variables, draw(), train=train) for train in (True, False))
+  for a, b in zip(trained, predicted):
+    np.testing.assert_array_equal(a, b)

@@ -1,11 +1,11 @@
-"""BatchNorm equals PyTorch's, ignores padding and spans devices."""
+"""BatchNorm and GroupNorm equal PyTorch's; padding and the number of devices change nothing."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdefect.models import BatchNorm
+from jaxdefect.models import BatchNorm, GroupNorm
 
 X = np.random.default_rng(0).normal(3.0, 2.0, (4, 3, 5, 6)).astype(np.float32)
 
@@ -120,3 +120,29 @@ def test_two_devices_match_one():
     jax.tree.map(lambda a, b: close(a[0], b), actual, expected)
     jax.tree.map(lambda a, b: close(a[1], b), state, expected_state)
     close(actual_x.reshape(x.shape), expected_x)
+
+
+@pytest.mark.parametrize('channels', [8, 32])
+def test_group_norm_matches_torch_in_training_and_prediction(channels):
+  torch = pytest.importorskip('torch')
+  rng = np.random.default_rng(0)
+  x = (3 + rng.normal(size=(3, 5, 4, channels))).astype(np.float32)
+  weight, bias = rng.normal(size=(2, channels)).astype(np.float32)
+  module = GroupNorm()
+  variables = {'params': {'scale': jnp.asarray(weight), 'bias': jnp.asarray(bias)}}
+  expected = torch.nn.functional.group_norm(
+    torch.from_numpy(x.transpose(0, 3, 1, 2)),
+    max(channels // 16, 1),
+    torch.from_numpy(weight),
+    torch.from_numpy(bias),
+  )
+  for running in (False, True):
+    actual = module.apply(variables, jnp.asarray(x), use_running_average=running)
+    np.testing.assert_allclose(actual, expected.numpy().transpose(0, 2, 3, 1), atol=1e-5)
+  alone = module.apply(variables, jnp.asarray(x[1:2]), use_running_average=False)
+  np.testing.assert_allclose(alone[0], actual[1], atol=1e-6)
+
+
+def test_group_norm_refuses_channels_that_make_no_groups():
+  with pytest.raises(ValueError, match='24 channels do not make groups of 16'):
+    GroupNorm().init(jax.random.key(0), jnp.zeros((1, 2, 2, 24)), use_running_average=False)
