@@ -23,6 +23,15 @@ Tasks add keys; they never change the meaning of these four. Detection, with M b
 ``size``      [N,2] float32   (height, width) of the picture inside ``image``; the rest is padding
 ``scale``     [N] float32     pixels of ``image`` per pixel of the picture as it was read
 ============= =============== ===============================================================
+
+Comparison with a part that has no defect:
+
+============= ===================== =========================================================
+``reference`` [N,R,H,W,C] uint8     pictures of good parts to compare each image with
+============= ===================== =========================================================
+
+A step that learns to learn takes an episode batch: ``{'support': ..., 'query': ...}``, two of the
+batches above (with ``reference``) whose arrays have one more leading axis, the tasks.
 """
 
 from collections.abc import Iterable

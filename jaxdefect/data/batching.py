@@ -8,6 +8,10 @@ gains the keys of detection (``contracts.batch``). There a label or a box of a c
 among ``classes`` is no error: the box is left out, so that what a detector never learned counts
 neither for nor against it, and the image's ``label`` is 0, as for an image without boxes. Training
 images should hold no such box: it would be taught as background.
+
+With ``reference=True`` each image comes with its own picture of the same part without a defect, as
+``'reference'`` [B, 1, h, w, 3] uint8: the source's annotation of that name, brought to the
+network's size as the image is.
 """
 
 import os
@@ -31,11 +35,15 @@ PADDING_INDEX = -1
 GIBIBYTE = 2**30
 
 # The keys that come from decoding; the others are known before.
-_PICTURE = ('image', 'size', 'scale')
+_PICTURE = ('image', 'reference', 'size', 'scale')
 
 
 def batch_spec(
-  batch_size: int, image_size: tuple[int, int], *, max_boxes: int | None = None
+  batch_size: int,
+  image_size: tuple[int, int],
+  *,
+  max_boxes: int | None = None,
+  reference: bool = False,
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """The shapes and types of one batch, as ``DataSpec.batch`` wants them.
 
@@ -43,6 +51,7 @@ def batch_spec(
     batch_size: B, examples per (device's) batch.
     image_size: (h, w).
     max_boxes: M for detection; None for a batch without boxes.
+    reference: whether each image comes with one of its own.
 
   Returns:
     One ``jax.ShapeDtypeStruct`` per key of the batch.
@@ -56,6 +65,8 @@ def batch_spec(
     'valid': ((), np.bool_),
     'index': ((), np.int32),
   }
+  if reference:
+    shapes['reference'] = ((1, *image_size, 3), np.uint8)
   if max_boxes is not None:
     shapes |= {
       'boxes': ((max_boxes, 4), np.float32),
@@ -81,6 +92,7 @@ class _Images:
     interpolation: str,
     classes: Sequence[str] | None,
     max_boxes: int | None,
+    reference: bool,
     cache_bytes: int,
   ):
     height, width = image_size
@@ -88,6 +100,11 @@ class _Images:
       raise ValueError(f'image_size must be (height, width) of at least 1, got {image_size}.')
     self.image_size = height, width
     self.max_boxes = max_boxes
+    if reference and 'reference' not in source.annotations:
+      raise ValueError(
+        f'reference=True, but the images of {source.name} have no reference of their own.'
+      )
+    self.reference = reference
     self.indices = np.asarray(indices, np.int32)  # [n]
     if self.indices.size and not 0 <= self.indices.min() <= self.indices.max() < len(source):
       raise ValueError(
@@ -100,7 +117,8 @@ class _Images:
     else:
       self.labels = np.maximum(class_places(source, classes)[source.labels[self.indices]], 0)
       self._boxes = box_columns(source, self.indices.tolist(), max_boxes=max_boxes, classes=classes)
-    self.cached = self.indices.size * height * width * 3 <= cache_bytes
+    pixels = self.indices.size * height * width * (2 if reference else 1)
+    self.cached = pixels * 3 <= cache_bytes
     self._source = source
     self._interpolation = interpolation
     self._pictures: Batch | None = None
@@ -122,7 +140,7 @@ class _Images:
 
   def empty(self, rows: int) -> Batch:
     """A batch of padding."""
-    spec = batch_spec(rows, self.image_size, max_boxes=self.max_boxes)
+    spec = batch_spec(rows, self.image_size, max_boxes=self.max_boxes, reference=self.reference)
     batch = {key: np.zeros(one.shape, one.dtype) for key, one in spec.items()}
     batch['index'][:] = PADDING_INDEX
     if 'scale' in batch:
@@ -146,7 +164,15 @@ class _Images:
     return example
 
   def _decode(self, place: int) -> Batch:
-    image = self._source.read(int(self.indices[place]))
+    i = int(self.indices[place])
+    picture = self._fit(self._source.read(i))
+    if self.reference:
+      reference = self._fit(self._source.annotations['reference'][i])
+      picture['reference'] = reference['image'][None]
+    return picture
+
+  def _fit(self, image: np.ndarray) -> Batch:
+    """At the network's size."""
     if self.max_boxes is None:
       return {'image': decode.resize(image, self.image_size, interpolation=self._interpolation)}
     return letterbox(image, self.image_size, interpolation=self._interpolation)._asdict()
@@ -161,6 +187,7 @@ def train_batches(
   seed: int,
   classes: Sequence[str] | None = None,
   max_boxes: int | None = None,
+  reference: bool = False,
   interpolation: str = 'bilinear',
   straddle_epochs: bool = True,
   shard: tuple[int, int] = (0, 1),
@@ -185,6 +212,7 @@ def train_batches(
     seed: of the order; the same seed gives the same batches.
     classes: the names that ``label`` and ``box_label`` count in; None means ``source.classes``.
     max_boxes: M for batches with boxes, see ``box_columns``; None for batches without.
+    reference: whether each image comes with one of its own; the source must have them.
     interpolation: ``'bilinear'`` (antialiased) or ``'nearest'`` (for maps of levels).
     straddle_epochs: whether a batch may reach over the end of an epoch.
     shard: (rank, count) of this process. Each gets B / count rows, and together they hold the
@@ -198,7 +226,7 @@ def train_batches(
 
   Raises:
     ValueError: an image cannot be read, an image is of no class in ``classes`` (without
-      ``max_boxes``), or there are no images, or no boxes where ``max_boxes`` asks for them.
+      ``max_boxes``), or there are no images, or no boxes or references where they are asked for.
   """
   rank, count = shard
   if not 0 <= rank < count:
@@ -212,6 +240,7 @@ def train_batches(
     interpolation=interpolation,
     classes=classes,
     max_boxes=max_boxes,
+    reference=reference,
     cache_bytes=cache_bytes,
   )
   if not images.indices.size:
@@ -221,7 +250,7 @@ def train_batches(
   if images.cached:
     images.load()
   else:
-    verify(source, images.indices.tolist())
+    verify(source, images.indices.tolist(), reference=reference)
   import grain  # only here: methods can be used where it is not installed
 
   size = images.indices.size
@@ -268,6 +297,7 @@ def eval_batches(
   image_size: tuple[int, int],
   classes: Sequence[str] | None = None,
   max_boxes: int | None = None,
+  reference: bool = False,
   interpolation: str = 'bilinear',
   cache_bytes: int = GIBIBYTE,
 ) -> EvalBatches:
@@ -283,6 +313,7 @@ def eval_batches(
     image_size: (h, w).
     classes: the names that ``label`` and ``box_label`` count in; None means ``source.classes``.
     max_boxes: M for batches with boxes, see ``box_columns``; None for batches without.
+    reference: whether each image comes with one of its own; the source must have them.
     interpolation: ``'bilinear'`` (antialiased) or ``'nearest'`` (for maps of levels).
     cache_bytes: how much memory decoded images may take.
 
@@ -290,8 +321,8 @@ def eval_batches(
     ceil(n / B) batches, decoded at the first pass.
 
   Raises:
-    ValueError: an image cannot be read (at the first pass), or is of no class in ``classes``
-      (without ``max_boxes``).
+    ValueError: an image cannot be read (at the first pass), is of no class in ``classes`` (without
+      ``max_boxes``), or there are no references where they are asked for.
   """
   if batch_size < 1:
     raise ValueError(f'batch_size must be at least 1, got {batch_size}.')
@@ -302,22 +333,30 @@ def eval_batches(
     interpolation=interpolation,
     classes=classes,
     max_boxes=max_boxes,
+    reference=reference,
     cache_bytes=cache_bytes,
   )
   return EvalBatches(images, batch_size)
 
 
-def verify(source: Source, indices: Iterable[int]) -> None:
+def verify(source: Source, indices: Iterable[int], *, reference: bool = False) -> None:
   """Decodes every image once, so that a damaged one is met before a long run.
 
   Args:
     source: the data set.
     indices: the images to try, places in ``source``.
+    reference: whether to try the images' references too.
 
   Raises:
     ValueError: the first image that cannot be read, by name.
   """
-  each(lambda i: source.read(int(i)).shape, indices)
+
+  def read(i: int) -> None:
+    source.read(int(i))
+    if reference:
+      source.annotations['reference'][int(i)]
+
+  each(read, indices)
 
 
 def _labels(source: Source, indices: np.ndarray, classes: Sequence[str] | None) -> np.ndarray:

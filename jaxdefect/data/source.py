@@ -71,7 +71,9 @@ class Source:
     annotations: optional columns of N entries each: ``'boxes'`` ([n, 4] float32, xyxy, absolute
       pixels from the upper left corner of the image), ``'box_labels'`` ([n] int32, counting in
       ``classes``), ``'multi_hot'`` ([8] uint8), ``'reference'`` (uint8 [H, W, C], the picture of
-      the same part without a defect, read when it is asked for), ...
+      the same part without a defect, read when it is asked for), ``'mask'`` ([H, W], not zero
+      where the part is defective), ``'kind'`` (name of the defect, ``''`` for a good
+      part), ...
     notes: what was found, repaired or left out when the data set was opened.
   """
 

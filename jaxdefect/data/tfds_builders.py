@@ -6,7 +6,9 @@
   builder.build()
 
 ``sources.load('tfds', name='neu', dir=out)`` reads the result back as a ``Source``. The official
-archives have no download address, so a builder reads the unpacked ``manual_dir``.
+archives have no download address, so a builder reads the unpacked ``manual_dir``. Where a data set
+holds several products, each is a config, ``Mvtec(config='bottle', ...)``, and is read back by both
+names: ``sources.load('tfds', name='mvtec/bottle', dir=out)``.
 """
 
 import io
@@ -21,6 +23,8 @@ from PIL import Image
 
 from jaxdefect.data import sources
 from jaxdefect.data.source import Source
+from jaxdefect.data.sources import dagm, mvtec
+from jaxdefect.data.sources.tfds import NUMBERS, TEXTS
 
 
 class SourceBuilder(tfds.core.GeneratorBasedBuilder):
@@ -28,7 +32,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
 
   Features: ``image`` (PNG; gray ones stay one channel), ``label``, ``name``; ``group`` where the
   source has groups; ``objects`` (``box`` as ymin, xmin, ymax, xmax over height and width, and
-  ``label``) where it has boxes; ``multi_hot`` where it has that. Sub-classes open their source.
+  ``label``) where it has boxes; ``multi_hot``, ``mask`` (PNG of 0 and 1), ``kind``, ``official``,
+  ``cell`` (texts) and ``probability`` where it has those. Sub-classes open their source.
   """
 
   VERSION = tfds.core.Version('1.0.0')
@@ -51,11 +56,19 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
       data_dir: where the built data set is written.
       manual_dir: the unpacked data set; only needed to build.
       file_format: of the built files; ``'array_record'`` needs no TensorFlow.
-      **kwargs: as for any TFDS builder.
+      **kwargs: as for any TFDS builder; ``config`` where the data set holds several products.
     """
     self._manual_dir = None if manual_dir is None else pathlib.Path(manual_dir)
     self._opened: Source | None = None
+    if self.BUILDER_CONFIGS and not kwargs.get('config'):  # TFDS would take the first.
+      known = ', '.join(one.name for one in self.BUILDER_CONFIGS)
+      raise ValueError(f'The builder {self.name} needs config, one of {known}.')
     super().__init__(data_dir=data_dir, file_format=file_format, **kwargs)
+
+  @property
+  def product(self) -> str:
+    """Name of the config; ``''`` where the data set is one product."""
+    return self.builder_config.name if self.builder_config else ''
 
   def open(self, manual_dir: pathlib.Path) -> Source:
     """The data set in ``manual_dir``."""
@@ -94,6 +107,12 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
     if 'multi_hot' in source.annotations:
       length = len(source.annotations['multi_hot'][0])
       features['multi_hot'] = tfds.features.Tensor(shape=(length,), dtype=np.uint8)
+    if 'mask' in source.annotations:
+      features['mask'] = tfds.features.Image(shape=(None, None, 1), encoding_format='png')
+    features |= {key: tfds.features.Text() for key in TEXTS if key in source.annotations}
+    features |= {
+      key: tfds.features.Scalar(dtype=np.float32) for key in NUMBERS if key in source.annotations
+    }
     return tfds.core.DatasetInfo(
       builder=self,
       description=f'{source.name}, {len(source)} images of {len(source.classes)} classes.',
@@ -119,6 +138,11 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
         ]
       if 'multi_hot' in source.annotations:
         example['multi_hot'] = np.asarray(source.annotations['multi_hot'][i], np.uint8)
+      if 'mask' in source.annotations:
+        example['mask'] = _png(np.asarray(source.annotations['mask'][i], np.uint8)[..., None])
+      for key in (*TEXTS, *NUMBERS):
+        if key in source.annotations:
+          example[key] = source.annotations[key][i]
       yield name, example
 
 
@@ -147,6 +171,59 @@ class MixedWm38(SourceBuilder):
 
   def open(self, manual_dir: pathlib.Path) -> Source:
     return sources.load('mixedwm38', dir=manual_dir)
+
+
+class Bc(SourceBuilder):
+  """Bottle caps; see ``sources/bc.py``."""
+
+  name = 'bc'
+
+  def open(self, manual_dir: pathlib.Path) -> Source:
+    return sources.load('bc', dir=manual_dir)
+
+
+class MagneticTile(SourceBuilder):
+  """Magnetic-Tile; see ``sources/magnetic_tile.py``."""
+
+  name = 'magnetic_tile'
+
+  def open(self, manual_dir: pathlib.Path) -> Source:
+    return sources.load('magnetic_tile', dir=manual_dir)
+
+
+class Elpv(SourceBuilder):
+  """ELPV, labelled at the probability 1/2; see ``sources/elpv.py``."""
+
+  name = 'elpv'
+
+  def open(self, manual_dir: pathlib.Path) -> Source:
+    return sources.load('elpv', dir=manual_dir)
+
+
+class Mvtec(SourceBuilder):
+  """One product of MVTec AD, its name being the config; see ``sources/mvtec.py``."""
+
+  name = 'mvtec'
+  BUILDER_CONFIGS = tuple(
+    tfds.core.BuilderConfig(name=category, description=f'MVTec AD, {category}.')
+    for category in mvtec.CATEGORIES
+  )
+
+  def open(self, manual_dir: pathlib.Path) -> Source:
+    return sources.load('mvtec', dir=manual_dir, category=self.product)
+
+
+class Dagm(SourceBuilder):
+  """One class of DAGM 2007, 'class1' to 'class10' being the config; see ``sources/dagm.py``."""
+
+  name = 'dagm'
+  BUILDER_CONFIGS = tuple(
+    tfds.core.BuilderConfig(name=f'class{category}', description=f'DAGM 2007, class {category}.')
+    for category in dagm.CATEGORIES
+  )
+
+  def open(self, manual_dir: pathlib.Path) -> Source:
+    return sources.load('dagm', dir=manual_dir, category=int(self.product.removeprefix('class')))
 
 
 class Folder(SourceBuilder):

@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,24 @@ import tensorflow_datasets
 from PIL import Image
 
 from jaxdefect.data import decode
-from jaxdefect.data.source import Source
+from jaxdefect.data.source import LazyColumn, Source
 
-_COLUMNS = {'label', 'name', 'group', 'objects', 'multi_hot'}
+# Annotations that are kept as features of their own, one word or one number for each image.
+TEXTS = ('kind', 'official', 'cell')
+NUMBERS = ('probability',)
+_COLUMNS = {'label', 'name', 'group', 'objects', 'multi_hot', *TEXTS, *NUMBERS}
 
 
 def make(*, name: str, dir: str | os.PathLike[str], split: str = 'train') -> Source:
   """Opens a built TFDS data set of images and labels.
 
   Reads what ``tfds_builders`` write, and any array_record data set with the features ``image``
-  and ``label``; ``name``, ``group``, ``objects`` and ``multi_hot`` are taken where they are.
+  and ``label``; ``name``, ``group``, ``objects``, ``multi_hot``, ``mask``, ``kind``, ``official``,
+  ``cell`` and ``probability`` are taken where they are.
 
   Args:
-    name: the data set's name, for example ``'neu'``; it names the source too.
+    name: the data set's name, for example ``'neu'``, with its config where it has several,
+      ``'mvtec/bottle'``; it names the source too.
     dir: the TFDS ``data_dir``.
     split: a TFDS split, slices included (``'train[:50%]'``).
 
@@ -31,19 +37,25 @@ def make(*, name: str, dir: str | os.PathLike[str], split: str = 'train') -> Sou
 
   Raises:
     FileNotFoundError: there is no such built data set.
-    ValueError: it is no set of images with labels, or has no such split.
+    ValueError: it is no set of images with labels, has no such split, or has several configs.
   """
   root = pathlib.Path(dir)
   versions = sorted(root.glob(f'{name}/**/dataset_info.json'))
   if not versions:
     raise FileNotFoundError(f'The folder {root} holds no built TFDS data set {name!r}.')
+  configs = sorted({one.parent.parent.relative_to(root).as_posix() for one in versions})
+  if len(configs) > 1:
+    raise ValueError(f'The TFDS data set {name!r} has several configs: {", ".join(configs)}.')
+  name = configs[0]
   builder: Any = tensorflow_datasets.builder_from_directory(versions[-1].parent)
   features: Any = builder.info.features
   if features is None or not {'image', 'label'} <= set(features):
     raise ValueError(f'The TFDS data set {name!r} in {root} has no image and label.')
   try:
     # We decode the pictures ourselves: TFDS needs OpenCV for it, and turns gray into colour.
-    undecoded = {'image': tensorflow_datasets.decode.SkipDecoding()}
+    undecoded = {
+      key: tensorflow_datasets.decode.SkipDecoding() for key in ('image', 'mask') if key in features
+    }
     rows: Any = builder.as_data_source(split=split, decoders=undecoded)
   except (ValueError, NotImplementedError) as error:
     reason = ' '.join(str(error).split()).rstrip('.')
@@ -60,24 +72,30 @@ def make(*, name: str, dir: str | os.PathLike[str], split: str = 'train') -> Sou
       with Image.open(io.BytesIO(row['image'])) as picture:
         shapes.append((picture.height, picture.width))
 
-  def read(i: int) -> np.ndarray:
+  def read(i: int, *, key: str = 'image') -> np.ndarray:
     try:
-      return decode.decode(rows[i]['image'])
+      return decode.decode(rows[i][key])
     except ValueError as error:
-      raise ValueError(f'Image {i} of {name} in {root} cannot be read: {error}.') from error
+      raise ValueError(
+        f'{key.capitalize()} {i} of {name} in {root} cannot be read: {error}.'
+      ) from error
 
   def texts(key: str) -> tuple[str, ...] | None:
     if key not in columns:
       return None
     return tuple(one.decode() if isinstance(one, bytes) else str(one) for one in columns[key])
 
-  annotations: dict[str, list[np.ndarray]] = {}
+  annotations: dict[str, Sequence[Any]] = {}
   if with_boxes:
     found = columns['objects']
     annotations['boxes'] = [_absolute(one['box'], shape) for one, shape in zip(found, shapes)]
     annotations['box_labels'] = [np.asarray(one['label'], np.int32) for one in found]
   if 'multi_hot' in columns:
     annotations['multi_hot'] = [np.asarray(one, np.uint8) for one in columns['multi_hot']]
+  if 'mask' in features:
+    annotations['mask'] = LazyColumn(len(rows), lambda i: read(i, key='mask')[..., 0])
+  annotations |= {key: found for key in TEXTS if (found := texts(key)) is not None}
+  annotations |= {key: columns[key] for key in NUMBERS if key in columns}
   return Source(
     name=name,
     classes=tuple(features['label'].names),

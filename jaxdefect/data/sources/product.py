@@ -1,0 +1,91 @@
+"""One's own product as a task: a folder with good pictures and folders of defective ones."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from jaxdefect.data import decode, products
+from jaxdefect.data.source import Source
+from jaxdefect.data.sources import folder
+
+
+def make(
+  *,
+  dir: str | os.PathLike[str],
+  good: str = 'good',
+  masks: str | os.PathLike[str] | None = None,
+  suffixes: Sequence[str] = decode.SUFFIXES,
+  name: str = '',
+) -> Source:
+  """Opens ``dir/good/**/<image>`` and ``dir/<kind of defect>/**/<image>``.
+
+  Every sub-folder but ``good`` is a kind of defect, whatever it is called. Files beside the folders
+  are ignored.
+
+  Args:
+    dir: the folder of the product.
+    good: the folder of the good pictures, in any case.
+    masks: a folder outside ``dir`` with ``<kind>/<image>.png`` or ``<kind>/<image>_mask.png``, of
+      the image's size, white where the part is defective, for every defective image; None for a
+      task without masks.
+    suffixes: file endings that count as images.
+    name: of the task; ``''`` takes the folder's.
+
+  Returns:
+    The images, named by their path below ``dir``, with the annotations ``kind`` (the folder, or
+    ``''``) and, with ``masks``, ``mask`` (uint8 [H, W]).
+
+  Raises:
+    FileNotFoundError: the folder, the one of the good pictures, or a mask is missing.
+    ValueError: a folder holds no image, or there is no folder of defective ones.
+  """
+  root = pathlib.Path(dir)
+  below = _folders(root)
+  good_folders = [one for one in below if one.name.lower() == good.lower()]
+  if not good_folders:
+    raise FileNotFoundError(f'The folder {root} has no folder {good!r} of good pictures.')
+  if masks is not None and not pathlib.Path(masks).is_dir():
+    raise FileNotFoundError(f'The folder {masks} of masks does not exist.')
+  pictures = []
+  for one in below:
+    kind = '' if one in good_folders else one.name
+    for path in folder.images_in(one, suffixes=suffixes):
+      mask = None
+      if masks is not None and kind:
+        mask = _mask(pathlib.Path(masks) / path.relative_to(root))
+      pictures.append(products.Picture(path, kind=kind, mask=mask))
+  title = name or root.resolve().name
+  return products.to_source(title, root, pictures, masks=masks is not None)
+
+
+def tasks(*, dir: str | os.PathLike[str], good: str = 'good') -> dict[str, Source]:
+  """Opens a folder of product folders: each of its sub-folders is one task.
+
+  Args:
+    dir: the folder; what starts with a dot is ignored.
+    good: as in ``make``.
+
+  Returns:
+    The tasks by the name of their folder, sorted.
+
+  Raises:
+    FileNotFoundError: a folder is missing; every sub-folder must be a product.
+    ValueError: there are no sub-folders, or as ``make``.
+  """
+  below = _folders(pathlib.Path(dir))
+  if not below:
+    raise ValueError(f'The folder {dir} holds no folders; put each product in one.')
+  return {one.name: make(dir=one, good=good) for one in below}
+
+
+def _folders(root: pathlib.Path) -> list[pathlib.Path]:
+  if not root.is_dir():
+    raise FileNotFoundError(f'The folder {root} does not exist.')
+  found = (one for one in root.iterdir() if one.is_dir() and not one.name.startswith('.'))
+  return sorted(found, key=lambda one: one.name)
+
+
+def _mask(image: pathlib.Path) -> pathlib.Path:
+  """The file that is there, or the first that could be."""
+  named = [image.with_name(f'{image.stem}{ending}.png') for ending in ('', '_mask')]
+  return next((one for one in named if one.is_file()), named[0])
