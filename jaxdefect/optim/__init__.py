@@ -1,8 +1,21 @@
 """From a loss to a training step: gradients, schedules, optimisers, and who is trained."""
 
 from jaxdefect.optim import partition
+from jaxdefect.optim.fine_tune import balanced_rows, fine_tune
 from jaxdefect.optim.gradient import gradient_step, initial_state
+from jaxdefect.optim.inner_loop import inner_loop, maml_losses
 from jaxdefect.optim.optimizers import adam, sgd
 from jaxdefect.optim.schedules import schedule
 
-__all__ = ['adam', 'gradient_step', 'initial_state', 'partition', 'schedule', 'sgd']
+__all__ = [
+  'adam',
+  'balanced_rows',
+  'fine_tune',
+  'gradient_step',
+  'initial_state',
+  'inner_loop',
+  'maml_losses',
+  'partition',
+  'schedule',
+  'sgd',
+]
