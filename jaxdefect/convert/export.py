@@ -13,14 +13,15 @@ from jaxdefect.convert import torch_modules, torch_params
 
 def to_torch(
   family: str, arguments: Mapping[str, Any], arrays: Mapping[str, Any]
-) -> torch_modules.Classifier | torch_modules.Recogniser:
+) -> torch_modules.Deployed:
   """Builds the PyTorch twin of a fitted method; the arguments are what ``deploy`` returns.
 
   Args:
-    family: ``'classifier'`` or ``'recogniser'``.
+    family: ``'classifier'``, ``'recogniser'`` or ``'medetection'``.
     arguments: JSON-able arguments of the family.
     arrays: ``params`` and ``batch_stats``; for a recogniser also ``memory`` with unit
-      ``embeddings`` [M, D] and int ``labels`` [M].
+      ``embeddings`` [M, D] and int ``labels`` [M]; for MeDetection also ``references``, uint8
+      [R, H, W, 3].
 
   Returns:
     The module in evaluation mode, its weights loaded strictly.
@@ -38,7 +39,7 @@ def write(
   arguments: Mapping[str, Any],
   arrays: Mapping[str, Any],
   *,
-  check: Callable[[torch_modules.Classifier | torch_modules.Recogniser], Any] | None = None,
+  check: Callable[[torch_modules.Deployed], Any] | None = None,
 ) -> None:
   """Writes ``{'family', 'arguments', 'state_dict', 'version'}``, whole or not at all.
 
@@ -79,11 +80,14 @@ def write(
 
 def _build(family: str, arguments: Mapping[str, Any], arrays: Mapping[str, Any]):
   arguments = dict(arguments)
-  state = torch_params.to_state_dict({k: arrays[k] for k in torch_params.COLLECTIONS})
+  state = torch_params.to_state_dict({k: arrays.get(k, {}) for k in torch_params.COLLECTIONS})
   if family == 'recogniser':
     references, labels = _references(arguments, arrays.get('memory'))
     state['references'], state['reference_labels'] = references, labels
     arguments['num_references'] = len(labels)
+  elif family == 'medetection':
+    state['references'] = references = _reference_images(arguments, arrays.get('references'))
+    arguments |= {'num_references': len(references), 'image_size': list(references.shape[1:3])}
   module = torch_modules.make(family, arguments)
   tensors = {k: torch.from_numpy(np.array(v)) for k, v in state.items()}  # copies: ours are frozen
   try:
@@ -112,3 +116,20 @@ def _references(
       f'the labels are {sorted(present)}'
     )
   return embeddings, labels
+
+
+def _reference_images(arguments: Mapping[str, Any], images: Any) -> np.ndarray:
+  if images is None:
+    raise ValueError('MeDetection without reference images cannot be exported: call adapt first')
+  images = np.asarray(images)
+  if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+    raise ValueError(
+      f'references must be uint8 [R, H, W, 3], came as {images.dtype} {list(images.shape)}'
+    )
+  size = arguments.get('image_size')
+  if size is not None and tuple(size) != images.shape[1:3]:
+    raise ValueError(
+      f'references are {images.shape[1]} x {images.shape[2]} pixels, '
+      f'image_size is {size[0]} x {size[1]}'
+    )
+  return images

@@ -26,12 +26,16 @@ from jaxdefect.convert.torch_backbones import (
   ResNet,
   ResNetV2,
 )
+from jaxdefect.convert.torch_deployed import Deployed
+from jaxdefect.convert.torch_medetection import MeDetection
 
 __all__ = [
   'FAMILIES',
   'FORMAT_VERSION',
   'Backbone',
   'Classifier',
+  'Deployed',
+  'MeDetection',
   'MobileNetV2',
   'MobileNetV2Gluon',
   'Recogniser',
@@ -43,7 +47,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-FAMILIES = ('classifier', 'recogniser')
+FAMILIES = ('classifier', 'recogniser', 'medetection')
 
 _RESNETS = {'resnet10': 10, 'resnet18': 18, 'resnet34': 34, 'resnet50': 50, 'resnet101': 101}
 _OTHERS = {
@@ -78,11 +82,8 @@ def backbone(name: str, *, stages: int | None = None, width: int = 64) -> Backbo
   raise ValueError(f'backbone {name!r} must be one of {", ".join((*_RESNETS, *_OTHERS))}')
 
 
-class _Deployed(nn.Module):
-  """Pixels in, scores and probabilities out; classes and image size beside the weights."""
-
-  mean: Tensor
-  std: Tensor
+class _Recognition(Deployed):
+  """A backbone behind the pixels, whose features classes are told from."""
 
   def __init__(
     self,
@@ -94,31 +95,18 @@ class _Deployed(nn.Module):
     classes: Sequence[str] | None,
     image_size: Sequence[int] | None,
   ):
-    super().__init__()
     names = [str(k) for k in range(num_classes)] if classes is None else list(classes)
     if len(names) != num_classes:
       raise ValueError(f'classes has {len(names)} names, num_classes is {num_classes}')
-    self.classes = tuple(names)
-    self.image_size = None if image_size is None else tuple(image_size)
+    super().__init__(classes=names, mean=mean, std=std, image_size=image_size)
     self.backbone = network
-    # Part of the arguments, not of the weights.
-    self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-    self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
   def features(self, images: Tensor) -> Tensor:
     """Normalises pixels and runs the backbone; uint8 [N, H, W, 3] -> [N, F]."""
-    if images.ndim != 4 or images.shape[-1] != 3:
-      raise ValueError(f'images must be [N, H, W, 3], came as {list(images.shape)}')
-    if self.image_size is not None and tuple(images.shape[1:3]) != self.image_size:
-      raise ValueError(
-        f'images must be {self.image_size[0]} x {self.image_size[1]} pixels, '
-        f'came as {images.shape[1]} x {images.shape[2]}'
-      )
-    x = images.permute(0, 3, 1, 2).to(self.mean.dtype) / 255
-    return self.backbone((x - self.mean) / self.std)
+    return self.backbone(self.normalised(images))
 
 
-class Classifier(_Deployed):
+class Classifier(_Recognition):
   """Backbone, global average pooling and one linear layer ``fc``.
 
   Args:
@@ -156,7 +144,7 @@ class Classifier(_Deployed):
     return logits, logits.softmax(-1)
 
 
-class Recogniser(_Deployed):
+class Recogniser(_Recognition):
   r"""Mean cosine similarity of an image to the references of every class.
 
   With the unit embedding :math:`e` of an image and :math:`r_m` of reference m,
@@ -242,12 +230,13 @@ def _mlp(inputs: int, sizes: Sequence[int]) -> nn.Sequential:
   return layers
 
 
-def make(family: str, arguments: dict[str, Any]) -> Classifier | Recogniser:
+def make(family: str, arguments: dict[str, Any]) -> Deployed:
   """Builds the module of a deployed method.
 
   Args:
-    family: ``'classifier'`` or ``'recogniser'``.
-    arguments: JSON-able; ``backbone``, ``stages`` and the keyword arguments of the class.
+    family: ``'classifier'``, ``'recogniser'`` or ``'medetection'``.
+    arguments: JSON-able; the keyword arguments of the class, and for the first two ``backbone``,
+      ``stages`` and ``width``.
 
   Returns:
     The module in evaluation mode, with random weights.
@@ -258,19 +247,21 @@ def make(family: str, arguments: dict[str, Any]) -> Classifier | Recogniser:
   if family not in FAMILIES:
     raise ValueError(f'family {family!r} must be one of {", ".join(FAMILIES)}')
   arguments = dict(arguments)
-  network = backbone(
-    arguments.pop('backbone'),
-    stages=arguments.pop('stages', None),
-    width=arguments.pop('width', 64),
-  )
-  made = Classifier if family == 'classifier' else Recogniser
   try:
+    if family == 'medetection':
+      return MeDetection(**arguments).eval()
+    network = backbone(
+      arguments.pop('backbone'),
+      stages=arguments.pop('stages', None),
+      width=arguments.pop('width', 64),
+    )
+    made = Classifier if family == 'classifier' else Recogniser
     return made(network, **arguments).eval()
   except TypeError as error:
     raise ValueError(f'arguments do not fit the family {family!r}: {error}') from error
 
 
-def load(path: str | pathlib.Path) -> Classifier | Recogniser:
+def load(path: str | pathlib.Path) -> Deployed:
   """Loads a file that ``convert.export.write`` wrote.
 
   Args:

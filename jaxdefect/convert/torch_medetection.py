@@ -1,0 +1,221 @@
+"""MeDetection in plain PyTorch, its reference images included; runs without JAX.
+
+Shape legend: N images, R references, C channels, H x W pixels, h x w cells of a map.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from jaxdefect.convert.torch_deployed import Deployed
+
+_PLACES = {None: (), 'low': (0,), 'high': (-1,), 'multiple': (0, -1)}
+_VGG = ((64, 64), (128, 128), (256, 256, 256))
+_LEVELS = (4, 2, 1)
+_GROUP = 16  # channels of a group
+
+Norm = Callable[[int], nn.Module]
+
+_NORMS: dict[str, Norm] = {
+  'batch': nn.BatchNorm2d,
+  'group': lambda channels: nn.GroupNorm(max(1, channels // _GROUP), channels),
+}
+
+
+def _choice(name: str, value: str | None, allowed: Sequence[str | None]) -> None:
+  if value not in allowed:
+    raise ValueError(f'{name} {value!r} must be one of {", ".join(map(str, allowed))}')
+
+
+class CoordinateAttention(nn.Module):
+  """A weight for every row and every column, out of the means along them."""
+
+  def __init__(self, channels: int, reduction: int, norm: Norm):
+    super().__init__()
+    bottleneck = max(8, channels // reduction)
+    self.conv1 = nn.Conv2d(channels, bottleneck, 1, bias=False)
+    self.bn1 = norm(bottleneck)
+    self.conv_h = nn.Conv2d(bottleneck, channels, 1)
+    self.conv_w = nn.Conv2d(bottleneck, channels, 1)
+
+  def forward(self, x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, C, H, W]."""
+    rows, columns = x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)
+    y = self.bn1(self.conv1(torch.cat([rows, columns], dim=2)))  # [N, M, H + W, 1]
+    rows, columns = nn.functional.hardswish(y).split([x.shape[2], x.shape[3]], dim=2)
+    return x * self.conv_h(rows).sigmoid() * self.conv_w(columns.transpose(2, 3)).sigmoid()
+
+
+class Conv4(nn.Module):
+  """Blocks of 3x3 convolution, normalisation, ReLU and 2x2 max pool, with attention in places."""
+
+  def __init__(
+    self, inputs: int, width: int, blocks: int, attention: str | None, reduction: int, norm: Norm
+  ):
+    super().__init__()
+    _choice('attention', attention, tuple(_PLACES))
+    self.conv, self.norm = nn.ModuleList(), nn.ModuleList()
+    for _ in range(blocks):
+      self.conv.append(nn.Conv2d(inputs, width, 3, padding=1, bias=False))
+      self.norm.append(norm(width))
+      inputs = width
+    places = {place % blocks for place in _PLACES[attention]}
+    self.attention = nn.ModuleDict(
+      {str(place): CoordinateAttention(width, reduction, norm) for place in sorted(places)}
+    )
+
+  def forward(self, x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, width, H // 2**blocks, W // 2**blocks]."""
+    for index, (conv, norm) in enumerate(zip(self.conv, self.norm, strict=True)):
+      x = nn.functional.max_pool2d(torch.relu(norm(conv(x))), 2)
+      if str(index) in self.attention:
+        x = self.attention[str(index)](x)
+    return x
+
+
+class SiameseStem(nn.Module):
+  """3x3 convolutions, each with normalisation and ReLU."""
+
+  enlargement = 1
+
+  def __init__(self, channels: Sequence[int], strides: Sequence[int], norm: Norm):
+    super().__init__()
+    if not channels or len(channels) != len(strides):
+      raise ValueError(
+        f'stem_channels has {len(channels)} entries, stem_strides {len(strides)}: '
+        'one of each per convolution'
+      )
+    self.conv, self.norm = nn.ModuleList(), nn.ModuleList()
+    self.features = 3
+    for features, stride in zip(channels, strides, strict=True):
+      self.conv.append(nn.Conv2d(self.features, features, 3, stride, padding=1, bias=False))
+      self.norm.append(norm(features))
+      self.features = features
+
+  def forward(self, x: Tensor) -> Tensor:
+    """[N, 3, H, W] -> [N, C, h, w]."""
+    for conv, norm in zip(self.conv, self.norm, strict=True):
+      x = torch.relu(norm(conv(x)))
+    return x
+
+
+class VGGStem(nn.Module):
+  """The published stack without activations; its enlargement comes after the difference."""
+
+  enlargement = 2 ** len(_VGG)
+
+  def __init__(self):
+    super().__init__()
+    self.conv = nn.ModuleList()
+    self.features = 3
+    for features in sum(_VGG, ()):
+      self.conv.append(nn.Conv2d(self.features, features, 3, padding=1))
+      self.features = features
+
+  def forward(self, x: Tensor) -> Tensor:
+    """[N, 3, H, W] -> [N, 256, H / 8, W / 8]."""
+    layers = iter(self.conv)
+    for stage in _VGG:
+      for _ in stage:
+        x = next(layers)(x)
+      x = nn.functional.max_pool2d(x, 2)
+    return x
+
+
+class MeDetection(Deployed):
+  r"""How much an image differs from defect-free ones of its product, as a probability.
+
+  .. math:: d = \frac{1}{R} \sum_r |f(x_r) - f(x)|, \qquad z = w^\top \mathrm{pool}(g(d)) + b
+
+  The reference images are part of the state dict (``references``, uint8 [R, H, W, 3]): replace
+  them and the model compares with others.
+
+  Args:
+    num_references: R.
+    image_size: (height, width) of references and images.
+    mean: three numbers in 0..1, subtracted from pixels / 255.
+    std: three numbers in 0..1, by which they are divided then.
+    classes: two names, the second one is that of the defect.
+    stem: ``'conv'`` or ``'vgg'``.
+    stem_channels: channels of the convolutions of ``'conv'``.
+    stem_strides: their strides.
+    width: channels of 4Conv.
+    blocks: of 4Conv.
+    attention: ``'low'``, ``'high'``, ``'multiple'`` or None.
+    reduction: of the attention.
+    pool: ``'pyramid'`` or ``'mean'``.
+    siamese: False looks at the image alone.
+    nearest: compares with so many of the references, the nearest ones; None with all, and so
+      does a number that is not smaller than R.
+    norm: ``'batch'`` or ``'group'``.
+  """
+
+  references: Tensor
+
+  def __init__(
+    self,
+    *,
+    num_references: int,
+    image_size: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    classes: Sequence[str] = ('good', 'defect'),
+    stem: str = 'conv',
+    stem_channels: Sequence[int] = (16, 16),
+    stem_strides: Sequence[int] = (2, 1),
+    width: int = 32,
+    blocks: int = 4,
+    attention: str | None = 'low',
+    reduction: int = 32,
+    pool: str = 'pyramid',
+    siamese: bool = True,
+    nearest: int | None = None,
+    norm: str = 'batch',
+  ):
+    if len(classes) != 2:
+      raise ValueError(f'classes has {len(classes)} names; MeDetection tells two classes apart')
+    super().__init__(classes=classes, mean=mean, std=std, image_size=image_size)
+    _choice('stem', stem, ('conv', 'vgg'))
+    _choice('pool', pool, ('pyramid', 'mean'))
+    _choice('norm', norm, tuple(_NORMS))
+    if siamese and num_references < 1:
+      raise ValueError(f'num_references is {num_references}; there must be one to compare with')
+    if nearest is not None and nearest < 1:
+      raise ValueError(f'nearest is {nearest}; it must be at least 1, or None')
+    made = _NORMS[norm]
+    self.stem = VGGStem() if stem == 'vgg' else SiameseStem(stem_channels, stem_strides, made)
+    self.body = Conv4(self.stem.features, width, blocks, attention, reduction, made)
+    self.pool, self.siamese, self.nearest = pool, siamese, nearest
+    cells = sum(level * level for level in _LEVELS) if pool == 'pyramid' else 1
+    self.fc = nn.Linear(width * cells, 1)
+    blank = torch.zeros(num_references, *image_size, 3, dtype=torch.uint8)
+    self.register_buffer('references', blank)
+
+  def logit(self, images: Tensor) -> Tensor:
+    """uint8 [N, H, W, 3] -> [N], above 0 for a defect."""
+    x = self.stem(self.normalised(images))
+    if self.siamese:
+      x = self._difference(x, self.stem(self.normalised(self.references)))
+    if self.stem.enlargement > 1:
+      x = nn.functional.interpolate(x, scale_factor=self.stem.enlargement, mode='nearest')
+    x = self.body(x)
+    if self.pool == 'mean':
+      return self.fc(x.mean((2, 3)))[:, 0]
+    levels = [nn.functional.adaptive_max_pool2d(x, cells).flatten(1) for cells in _LEVELS]
+    return self.fc(torch.cat(levels, dim=1))[:, 0]
+
+  def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    """uint8 [N, H, W, 3] -> scores (-z/2, z/2) of the logit z and probabilities, [N, 2] each."""
+    logit = self.logit(images)
+    scores = torch.stack([-logit, logit], dim=-1) / 2
+    return scores, scores.softmax(-1)
+
+  def _difference(self, x: Tensor, references: Tensor) -> Tensor:
+    """[N, C, h, w] and [R, C, h, w] -> mean absolute difference [N, C, h, w]."""
+    apart = (references[None] - x[:, None]).abs()  # [N, R, C, h, w]
+    if self.nearest is None or self.nearest >= len(references):
+      return apart.mean(1)
+    chosen = apart.mean((2, 3, 4)).topk(self.nearest, dim=1, largest=False).indices  # [N, k]
+    rows = torch.arange(len(x), device=x.device)[:, None]
+    return apart[rows, chosen].mean(1)
