@@ -1,14 +1,14 @@
 """The tables of detectors as grids of runs; ``tables`` holds those of recognisers."""
 
-from launch.grid import Cell, Table
+from launch.grid import Cell, Column, Table
 
 BASELINE, WHOLE = 'Faster R-CNN', 'whole method'
 _CONFIGS = {BASELINE: 'faster_rcnn_neu_det:baseline', WHOLE: 'faster_rcnn_neu_det'}
 _AP = (
-  ('mAP@0.5', 'map50'),
-  ('mAP', 'map'),
-  ('recall at 0.1 false alarms per image', 'recall_at_0.1_fp'),
-  ('at 1', 'recall_at_1_fp'),
+  Column('mAP@0.5', 'map50'),
+  Column('mAP', 'map'),
+  Column('recall at 0.1 false alarms per image', 'recall_at_0.1_fp'),
+  Column('at 1', 'recall_at_1_fp'),
 )
 _START = (
   'Start: ImageNet weights of ResNet-18 up to layer 3, stem and first stage frozen; 320 x 320 '
@@ -91,7 +91,7 @@ TABLES: dict[str, Table] = {
     'rarest class 89.7, 11.3 above the baseline).',
     1,
     tuple(_detection(row, 'rare scratches', config, _RARE) for row, config in _CONFIGS.items()),
-    metrics=(*_AP, ('scratches, AP@0.5', 'ap50/scratches')),
+    metrics=(*_AP, Column('scratches, AP@0.5', 'ap50/scratches')),
     per_class='ap50/',
   ),
   'A5': Table(
@@ -118,11 +118,11 @@ TABLES: dict[str, Table] = {
     1,
     (Cell(WHOLE, 'adapt', 'faster_rcnn_neu_det:unseen', {}, metric='new/10_boxes', shots='boxes'),),
     metrics=(
-      ('scratches from 5 boxes', 'new/5_boxes'),
-      ('from 10 boxes', 'new/10_boxes'),
-      ('other classes before', 'old/before'),
-      ('after 5 boxes', 'old/5_boxes'),
-      ('after 10 boxes', 'old/10_boxes'),
+      Column('scratches from 5 boxes', 'new/5_boxes'),
+      Column('from 10 boxes', 'new/10_boxes'),
+      Column('other classes before', 'old/before'),
+      Column('after 5 boxes', 'old/5_boxes'),
+      Column('after 10 boxes', 'old/10_boxes'),
     ),
   ),
 }

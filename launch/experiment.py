@@ -16,16 +16,17 @@ from ml_collections import ConfigDict
 
 from jaxdefect import data, methods, optim, train
 from jaxdefect.contracts import DataSpec, Fitted, Method, References
-from jaxdefect.data import batching, box_splits, splits
+from jaxdefect.data import batching, box_splits, episodes, leakage, splits
 from jaxdefect.train import parallel
 
 _NOT_FOR_SOURCE = ('name', 'image_size', 'interpolation', 'max_boxes')
 
-# split.kind -> the function that makes it; the second three are for boxes.
+# split.kind -> the function that makes it; the last three are for boxes.
 SPLITS = {
   'few_shot': splits.few_shot,
   'fraction': splits.fraction,
   'unseen_classes': splits.unseen_classes,
+  'naive': leakage.naive_split,  # for comparison alone
   'boxes_few_shot': box_splits.boxes_few_shot,
   'boxes_fraction': box_splits.boxes_fraction,
   'boxes_unseen': box_splits.boxes_unseen,
@@ -42,6 +43,7 @@ class Experiment(NamedTuple):
   method: Method
   pretrained: Any  # variables for Method.init, or None
   pretrained_source: str
+  tasks: dict[str, data.Source]  # other products to learn from; none for ordinary training
 
 
 def keyword_arguments(function: Any, values: dict, *, where: str) -> dict:
@@ -131,12 +133,9 @@ def build(config: ConfigDict, seed: int, *, split_file: pathlib.Path | None = No
   batching.verify(source, split.train + split.validation + split.references + split.test)
   # Classes that are kept for later (unseen_classes, boxes_unseen) are unknown to the training.
   classes = classes_of(config, source, split.train)
+  tasks = load_tasks(config, 'tasks', target=source.name)
   spec = DataSpec(
-    batch=batching.batch_spec(
-      config.batch_size // config.devices,
-      tuple(config.data.image_size),
-      max_boxes=max_boxes(config),
-    ),
+    batch=batch_spec(config),
     classes=classes,
     counts=(source.counts if max_boxes(config) is None else source.box_counts)(
       split.train, classes=classes
@@ -145,7 +144,67 @@ def build(config: ConfigDict, seed: int, *, split_file: pathlib.Path | None = No
   axis_name = parallel.axis_name(config.devices)
   method = make_method(config, steps=config.steps, axis_name=axis_name)
   pretrained, pretrained_source = load_pretrained(config)
-  return Experiment(config, source, split, spec, method, pretrained, pretrained_source)
+  return Experiment(config, source, split, spec, method, pretrained, pretrained_source, tasks)
+
+
+def load_tasks(config: ConfigDict, key: str, *, target: str = '') -> dict[str, data.Source]:
+  """Opens the products that ``config[key]`` names, where it names any.
+
+  An entry with ``every`` is a folder of products, each of them a task. The target, a product of
+  this name, is left out.
+  """
+  found: dict[str, data.Source] = {}
+  for name, entry in (config.get(key) or {}).items():
+    settings = entry.to_dict()
+    if settings.pop('every', False):
+      if not settings.get('dir'):
+        continue  # no further products
+      collection = data.sources.load_tasks(settings.pop('name'), **settings)
+      found |= {f'{name}/{product}': source for product, source in collection.items()}
+    else:
+      found[name] = load_source(entry)
+  return {name: source for name, source in found.items() if source.name != target}
+
+
+def batch_spec(config: ConfigDict) -> Any:
+  """The shapes of one device's training batch: of pictures, or of the episodes of some tasks."""
+  size = tuple(config.data.image_size)
+  if 'episodes' not in config:
+    return batching.batch_spec(
+      config.batch_size // config.devices, size, max_boxes=max_boxes(config)
+    )
+  return episodes.episode_spec(
+    config.episodes.tasks_per_step // config.devices,
+    size,
+    support=config.episodes.support,
+    query=config.episodes.query,
+    references=config.episodes.references,
+  )
+
+
+def training_stream(made: Experiment, seed: int) -> Any:
+  """Endless training batches that resume exactly: pictures of the split, or episodes of tasks."""
+  config = made.config
+  size, interpolation = tuple(config.data.image_size), config.data.interpolation
+  if made.tasks:
+    return episodes.episode_batches(
+      made.tasks,
+      image_size=size,
+      interpolation=interpolation,
+      seed=seed,
+      **keyword_arguments(episodes.episode_batches, config.episodes.to_dict(), where='episodes'),
+    )
+  return batching.train_batches(
+    made.source,
+    made.split.train,
+    batch_size=config.batch_size,
+    image_size=size,
+    interpolation=interpolation,
+    classes=made.spec.classes,
+    max_boxes=max_boxes(config),
+    straddle_epochs=len(made.split.train) < config.batch_size,
+    seed=seed,
+  )
 
 
 def max_boxes(config: ConfigDict) -> int | None:
@@ -169,13 +228,19 @@ def eval_batches(config: ConfigDict, source: data.Source, indices: Any, classes:
     interpolation=config.data.interpolation,
     classes=classes,
     max_boxes=max_boxes(config),
+    # A network that compares gets the source's own pictures to compare with.
+    reference='episodes' in config and 'reference' in source.annotations,
   )
 
 
-def references(config: ConfigDict, source: data.Source, indices: Any) -> References:
+def references(
+  config: ConfigDict, source: data.Source, indices: Any, validation: Any = ()
+) -> References:
   """The images at ``indices`` as ``adapt`` takes them, labelled with the classes among them."""
   classes = classes_of(config, source, indices)
-  return References(classes=classes, batches=eval_batches(config, source, indices, classes))
+  batches = eval_batches(config, source, indices, classes)
+  checks = eval_batches(config, source, validation, classes) if len(validation) else None
+  return References(classes=classes, batches=batches, validation=checks)
 
 
 def versions() -> dict[str, str]:

@@ -17,8 +17,9 @@ class Cell(NamedTuple):
     metric: the figure in the report.
     paper: what the source printed, in %; None where it has no such figure.
     shots: data set ('' for the run's own unseen classes) on which the run is tried from a few
-      references per class, or 'boxes': the classes that a detector's run held back are added from
-      a few boxes; None scores the run's test part.
+      references per class, 'boxes': the classes that a detector's run held back are added from a
+      few boxes, or 'target': what learned to learn adapts to shares of its target; None scores the
+      run's test part.
   """
 
   row: str
@@ -30,6 +31,20 @@ class Cell(NamedTuple):
   shots: str | None = None
 
 
+class Column(NamedTuple):
+  """One metric of a table with several.
+
+  Attributes:
+    heading: name of the column.
+    metric: the figure in the report.
+    percent: whether it is a share, to be printed in %.
+  """
+
+  heading: str
+  metric: str
+  percent: bool = True
+
+
 class Table(NamedTuple):
   """A table of a source.
 
@@ -38,8 +53,7 @@ class Table(NamedTuple):
     note: what differs from the paper, in whole sentences.
     seeds: how many runs per cell.
     cells: the figures.
-    metrics: (heading, metric) of every column of a table of detectors; () is a table of
-      recognisers, which has one figure per cell.
+    metrics: the columns; () is a table of recognisers, which has one figure per cell.
     per_class: prefix of the metrics of a second table, one column per class; '' has none.
   """
 
@@ -47,5 +61,5 @@ class Table(NamedTuple):
   note: str
   seeds: int
   cells: tuple[Cell, ...]
-  metrics: tuple[tuple[str, str], ...] = ()
+  metrics: tuple[Column, ...] = ()
   per_class: str = ''

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jaxdefect.contracts import Fitted, References, State, to_fitted
+from jaxdefect.data import task_pools
 from jaxdefect.evaluate import runner
 from jaxdefect.explain import report
 from jaxdefect.train import metric_log
@@ -25,6 +26,38 @@ def validation(
     fitted = made.method.adapt(key, to_fitted(state, made.spec.classes), known)
     predictions, seen = runner.predict_all(made.method.predict, fitted, batches, keys=tasks.SEEN)
     return tasks.of(predictions).validate(predictions, seen, fitted.classes)
+
+  return evaluate
+
+
+def validation_tasks(
+  made: experiment.Experiment, key: jax.Array, *, seed: int
+) -> Callable[[State], dict[str, float]] | None:
+  """``evaluate`` for learning to learn: adapt to products held back, score their other pictures.
+
+  What is chosen by it (rates, number of steps) has seen neither the target nor a training task.
+  """
+  config = made.config
+  held = []
+  for name, source in experiment.load_tasks(config, 'validation_tasks').items():
+    pools = task_pools(name, source, seed=seed)
+    known = experiment.references(config, source, pools.support)
+    held.append((name, known, experiment.eval_batches(config, source, pools.query, known.classes)))
+  if not held:
+    return None
+
+  def evaluate(state: State) -> dict[str, float]:
+    start = to_fitted(state, made.spec.classes)
+    metrics: dict[str, float] = {}
+    for name, known, batches in held:
+      fitted = made.method.adapt(key, start, known)
+      predictions, seen = runner.predict_all(made.method.predict, fitted, batches, keys=tasks.SEEN)
+      figures = tasks.of(predictions).validate(predictions, seen, fitted.classes)
+      metrics |= {f'{metric}/{name}': value for metric, value in figures.items()}
+    for metric in {name.split('/')[0] for name in metrics}:
+      values = [value for name, value in metrics.items() if name.startswith(f'{metric}/')]
+      metrics[metric] = sum(values) / len(values)
+    return metrics
 
   return evaluate
 

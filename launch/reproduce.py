@@ -23,11 +23,13 @@ from launch import (
   parameters_page,
   results_page,
   tables,
+  target_adaptation,
   train,
 )
 
 # Lists of file names, which stay with the run.
 _LISTS = ('near_duplicates', 'left_out')
+SHARES = (0.05, 0.2, 0.7)  # of a target's pictures
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
 
 
@@ -46,6 +48,8 @@ def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
   result = train.train_seed(config, seed, directory)
   if cell.shots == 'boxes':
     result = {**result, **_from_boxes(directory)}
+  elif cell.shots == 'target':
+    result = {**result, **_from_target(directory)}
   elif cell.shots is not None:
     result = {**result, **_from_shots(cell, directory)}
   return compact(result)
@@ -56,6 +60,13 @@ def _from_boxes(directory: pathlib.Path) -> dict:
   if not path.exists():
     report.write_json(path, adaptation.from_boxes(directory, (5, 10)))
   return {**json.loads(path.read_text()), 'intervals': {}}
+
+
+def _from_target(directory: pathlib.Path) -> dict:
+  path = directory / 'target.json'
+  if not path.exists():
+    report.write_json(path, target_adaptation.from_shares(directory, SHARES))
+  return json.loads(path.read_text())
 
 
 def _from_shots(cell: tables.Cell, directory: pathlib.Path) -> dict:
@@ -79,14 +90,16 @@ def compact(result: dict) -> dict:
   """What is committed of a report: no machine's paths, no lists of file names."""
   keys = ('metrics', 'intervals', 'interval_kinds', 'confidence', 'n', 'classes', 'support')
   keys += ('confusion_matrix', 'seed', 'seconds', 'start_weights', 'versions', 'draws', 'sd')
-  keys += ('parameters', 'training_boxes', 'test_boxes')
+  keys += ('parameters', 'training_boxes', 'test_boxes', 'history')
   kept = {k: result[k] for k in keys if k in result}
   if 'floor' in result:
     kept['floor'] = {'accuracy': result['floor']['metrics']['accuracy']}
   config = json.loads(json.dumps(result['config']))
-  for part in ('data', 'pretrained'):
-    if 'dir' in config.get(part, {}):
-      config[part]['dir'] = pathlib.PurePath(config[part]['dir']).name
+  named = [config.get(part, {}) for part in ('data', 'pretrained')]
+  named += [one for part in ('tasks', 'validation_tasks') for one in config.get(part, {}).values()]
+  for one in named:
+    if 'dir' in one:
+      one['dir'] = pathlib.PurePath(one['dir']).name
   split = {k: v for k, v in result['split'].items() if k not in _LISTS}
   split['groups_of_near_duplicates'] = len(result['split'].get('near_duplicates', ()))
   return {**kept, 'split': split, 'config': config}

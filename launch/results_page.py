@@ -6,7 +6,7 @@ import pathlib
 import re
 
 from jaxdefect.evaluate import intervals
-from launch import detection_rows, tables
+from launch import metric_rows, tables
 
 HEAD = """# Results
 
@@ -41,7 +41,7 @@ def render(folder: pathlib.Path) -> str:
   for name, table in tables.TABLES.items():
     parts += ['', f'## {name}. {table.title}', '', table.note, '']
     if table.metrics:
-      parts += detection_rows.lines(table, functools.partial(_runs, folder, name, table))
+      parts += metric_rows.lines(table, functools.partial(_runs, folder, name, table))
       continue
     rows = [_row(folder, name, table, cell) for cell in table.cells]
     parts += [

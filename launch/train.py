@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxdefect import train
 from jaxdefect.contracts import to_fitted
-from jaxdefect.data import batching, splits
+from jaxdefect.data import splits
 from jaxdefect.evaluate.seeds import aggregate
 from jaxdefect.explain import report
 from launch import command, experiment, reporting, tasks
@@ -36,25 +36,17 @@ def train_seed(
     splits.write(split_file, made.source, made.split)
 
   key_train, key_adapt = jax.random.split(jax.random.key(seed))
-  known = experiment.references(config, made.source, reference_images(made))
+  known = experiment.references(config, made.source, reference_images(made), made.split.validation)
   evaluate = None
-  if made.split.validation and config.evaluate_every:
+  if config.evaluate_every and 'episodes' in config:
+    evaluate = reporting.validation_tasks(made, key_adapt, seed=seed)
+  elif config.evaluate_every and made.split.validation:
     evaluate = reporting.validation(made, known, key_adapt)
   state = train.fit(
     made.method,
     key_train,
     made.spec,
-    batching.train_batches(
-      made.source,
-      made.split.train,
-      batch_size=config.batch_size,
-      image_size=tuple(config.data.image_size),
-      interpolation=config.data.interpolation,
-      classes=made.spec.classes,
-      max_boxes=experiment.max_boxes(config),
-      straddle_epochs=len(made.split.train) < config.batch_size,
-      seed=seed,
-    ),
+    experiment.training_stream(made, seed),
     steps=config.steps,
     directory=directory,
     pretrained=made.pretrained,

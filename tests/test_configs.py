@@ -140,6 +140,12 @@ def make_deep_pcb(folder: pathlib.Path) -> None:
   (folder / 'PCBData' / 'test.txt').write_text('\n'.join(lines[18:]) + '\n')
 
 
+def make_products(folder: pathlib.Path) -> None:
+  """Three products beside each other; the first is the target."""
+  for product in (folder, folder.parent / 'lid', folder.parent / 'ring'):
+    make_class_folders(product, ('chipped', 'good'))
+
+
 # How to make each data set, tiny and in its official layout.
 MAKERS = {
   'coco': make_coco,
@@ -148,6 +154,7 @@ MAKERS = {
   'mixedwm38': make_mixedwm38,
   'neu': make_voc,
   'neu_det': make_voc,
+  'product': make_products,
   'voc': make_voc,
   'xsdd': lambda folder: make_class_folders(folder, xsdd.CLASSES),
 }
@@ -157,10 +164,12 @@ MAKERS = {
 def test_smoke_run(name, tmp_path):
   config = load(name).get_config('smoke')
   if 'dir' in config.data:
-    MAKERS[config.data.name](tmp_path / 'data')
-    config.data.dir = str(tmp_path / 'data')
+    MAKERS[config.data.name](tmp_path / 'given' / 'data')
+    config.data.dir = str(tmp_path / 'given' / 'data')
   if 'annotations' in config.data:
-    config.data.annotations = str(tmp_path / 'data' / 'instances.json')
+    config.data.annotations = str(tmp_path / 'given' / 'data' / 'instances.json')
+  if 'tasks' in config and 'products' in config.tasks:
+    config.tasks.products.dir = str(tmp_path / 'given')
   directory = tmp_path / 'run'
   report = train.train_seeds(config, directory, progress=False)
   headline = 'map50' if 'max_boxes' in config.data else 'accuracy'

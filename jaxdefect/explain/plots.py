@@ -25,8 +25,12 @@ __all__ = [
 # What a line of metrics.jsonl holds beside the quantities worth a curve.
 _NOT_CURVES = ('step', 'seconds', 'epoch', 'images_per_second')
 _SHARES = ('accuracy', 'f1', 'auroc', 'recall', 'precision', 'map')
-_UNITS = {'gradient_norm': 'Euclidean norm', 'learning_rate': 'step size'}
+_UNITS = {
+  **{'gradient_norm': 'Euclidean norm', 'learning_rate': 'step size'},
+  'movement': 'of the parameters',
+}
 _TITLES = {
+  'auroc': 'AUROC',
   **{'map': 'mAP', 'map50': 'mAP@0.5', 'map75': 'mAP@0.75', 'box': 'Boxes'},
   **{'rpn_box': 'RPN, boxes', 'rpn_objectness': 'RPN, objectness'},
 }
@@ -37,6 +41,7 @@ def learning_curves(
   *,
   names: Sequence[str] | None = None,
   title: str = 'Learning curves',
+  x: str = 'step',
   max_panels: int = 6,
 ) -> Figure:
   """One panel per quantity of ``metrics.jsonl``, training and validation together.
@@ -47,6 +52,7 @@ def learning_curves(
     records: lines of ``metrics.jsonl``, each with ``step``.
     names: quantities to draw, without prefix; None draws the loss, the accuracies, then the rest.
     title: of the figure.
+    x: what ``step`` counts.
     max_panels: at most so many panels.
 
   Returns:
@@ -82,7 +88,7 @@ def learning_curves(
     share = any(word in name for word in _SHARES)
     unit = '%' if share else _UNITS.get(name, _loss_unit(name, boxes))
     label = _TITLES.get(name, name.replace('_', ' ').capitalize())
-    figures.style(axes, title=label, x='step', y=unit)
+    figures.style(axes, title=label, x=x, y=unit)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if share:
       axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{100 * value:g}'))

@@ -4,20 +4,21 @@ The dict is that of ``evaluate.classification.evaluate`` or ``evaluate.average_p
 (or their ``aggregate``), to which the launcher adds what it knows. Every part may be missing; what
 is missing is not shown.
 
-============ =================================================================================
-key          meaning
-============ =================================================================================
-``metrics``  name -> float; with ``intervals``, ``interval_kinds``, ``confidence``, ``n``, ``sd``,
-             ``n_seeds``, ``support``, ``classes``, ``absent_classes``, and ``confusion_matrix`` or
-             ``precision_recall``
-``floor``    the same dict for the pixel-linear probe, plus ``name``
-``split``    ``Split.report``: ``kind``, ``seed``, ``counts`` (part -> class -> images),
-             ``near_duplicates`` (groups of names), ``left_out`` (names), and its arguments
-``config``   nested dict of the run's settings
-``versions`` name -> version
-``warnings`` sentences that the reader must see
-others       plain values are listed under 'Run'; nested ones stay in ``report.json``
-============ =================================================================================
+================ ===============================================================================
+key              meaning
+================ ===============================================================================
+``metrics``      name -> float; with ``intervals``, ``interval_kinds``, ``confidence``, ``n``,
+                 ``sd``, ``n_seeds``, ``support``, ``classes``, ``absent_classes``, and
+                 ``confusion_matrix`` or ``precision_recall``
+``floor``        the same dict for the pixel-linear probe, plus ``name``
+``split``        ``Split.report``: ``kind``, ``seed``, ``counts`` (part -> class -> images),
+                 ``near_duplicates`` (groups of names), ``left_out`` (names), and its arguments
+``localisation`` the dict of ``evaluate.localisation.evaluate``
+``config``       nested dict of the run's settings
+``versions``     name -> version
+``warnings``     sentences that the reader must see
+others           plain values are listed under 'Run'; nested ones stay in ``report.json``
+================ ===============================================================================
 """
 
 import json
@@ -152,6 +153,7 @@ def html(
       sections.per_class(values),
       sections.confusion(values),
       sections.curves(records),
+      sections.localisation(values.get('localisation')),
     ]
   if figures:
     body.append(tag('h2', 'Further figures'))

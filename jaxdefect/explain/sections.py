@@ -218,6 +218,29 @@ def mistakes(worst: Sequence[Mistake], ceiling: float | None) -> Markup:
   return page.join((*parts, tag('div', *shown, class_='mistakes')))
 
 
+def localisation(found: dict | None) -> Markup:
+  """Whether the evidence lies on the marked defects, where there are masks."""
+  if not found or not found.get('metrics'):
+    return Markup()
+  rows = []
+  for name, label in (
+    ('pointing_game', 'largest evidence on the defect (pointing game)'),
+    ('pixel_auroc', 'AUROC of pixels, mean over images'),
+  ):
+    low, high = (100 * end for end in found['intervals'][name])
+    value = 100 * found['metrics'][name]
+    rows.append([label, f'{value:.1f} %', f'{low:.1f} to {high:.1f}'])
+  rows.append(['pointing at random', f'{100 * found["metrics"]["chance"]:.1f} %', ''])
+  note = f'Grad-CAM against the masks of {found["n"]} test images.'
+  return page.join(
+    (
+      tag('h2', 'Where the evidence lies'),
+      tag('p', note, class_='quiet'),
+      page.table(['', 'measured', '95 % interval'], rows),
+    )
+  )
+
+
 def split(made: dict | None) -> Markup:
   """How the images were divided: settings, counts per class, near-copies, what was left out."""
   if not made:

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdefect.evaluate import classification, linear_probe, runner
-from jaxdefect.explain import gradcam, mistakes, overlays
+from jaxdefect.evaluate import classification, linear_probe, localisation, runner
+from jaxdefect.explain import gradcam, mistakes, overlays, plots
 from launch import experiment
 
 EVALUATOR = classification
@@ -22,9 +22,9 @@ def evaluate(predictions: Any, seen: dict, classes: tuple[str, ...]) -> dict[str
 
 
 def validate(predictions: Any, seen: dict, classes: tuple[str, ...]) -> dict[str, float]:
-  """Accuracy and macro F1, without intervals."""
+  """Accuracy, macro F1 and AUROC, without intervals."""
   figures = classification.evaluate(predictions, seen['label'], classes, num_resamples=1)
-  return {k: figures['metrics'][k] for k in ('accuracy', 'macro_f1') if k in figures['metrics']}
+  return {k: figures['metrics'][k] for k in HEADLINES if k in figures['metrics']}
 
 
 def complete(made, fitted, known, predictions, seen, batches, directory, result) -> dict[str, Any]:
@@ -36,10 +36,47 @@ def complete(made, fitted, known, predictions, seen, batches, directory, result)
   if activations is not None:
     ceiling = mistakes.evidence_ceiling(activations, fitted, known.batches)
     (directory / 'evidence.json').write_text(json.dumps({'ceiling': ceiling}) + '\n')
+  if activations is not None and 'mask' in source.annotations:
+    result['localisation'] = _localisation(made, fitted, batches)
   pictures = mistakes.illustrate(
     wrong, fitted, batches, activations=activations, ceiling=ceiling, names=source.names
   )
-  return {'mistakes': pictures, 'ceiling': ceiling}
+  return {'mistakes': pictures, 'ceiling': ceiling, 'figures': _fine_tuning(fitted, result)}
+
+
+def _localisation(made: experiment.Experiment, fitted: Any, batches: Any) -> dict[str, Any]:
+  """Grad-CAM of what is not good against the masks of the test part, at their own size."""
+  explain = jax.jit(functools.partial(gradcam.gradcam, made.method.activations, contrast=True))
+  good = fitted.classes.index('good') if 'good' in fitted.classes else -1
+  maps, masks = [], []
+  for batch in batches:
+    rows = np.flatnonzero(batch['valid'] & (batch['label'] != good))
+    if rows.size:
+      _, found = explain(fitted, batch, targets=np.asarray(batch['label']))
+      for row in rows:
+        mask = np.asarray(made.source.annotations['mask'][int(batch['index'][row])])
+        masks.append(mask)
+        maps.append(overlays.resize_map(np.asarray(found[row]), mask.shape))
+  return localisation.evaluate(maps, masks)
+
+
+def _fine_tuning(fitted: Any, result: dict[str, Any]) -> list:
+  """How ``adapt`` went on, epoch by epoch, where it is a training of its own."""
+  memory = fitted.memory or {}
+  if 'history' not in memory:
+    return []
+  result['fine_tuning_epoch'] = int(memory['epoch'])
+  columns = {
+    name.replace('validation_', 'validation/'): np.asarray(values).tolist()
+    for name, values in memory['history'].items()
+  }
+  count = max(len(values) for values in columns.values())
+  records = [
+    {'step': epoch} | {name: values[epoch] for name, values in columns.items()}
+    for epoch in range(count)
+  ]
+  caption = f'Fine-tuning on the target; epoch {int(memory["epoch"])} was chosen'
+  return [(caption, plots.learning_curves(records, title='Fine-tuning', x='epoch'))]
 
 
 def _floor(made: experiment.Experiment, classes: tuple[str, ...], batches: Any) -> dict[str, Any]:

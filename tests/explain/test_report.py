@@ -276,3 +276,18 @@ def test_detection_report_is_written_whole(tmp_path):
   path = report.write_report(tmp_path, values, title='run', misses=[_drawn()])
   assert json.loads((tmp_path / 'report.json').read_text('utf-8')) == report.plain(values)
   assert path.read_text('utf-8') == report.html(values, title='run', misses=[_drawn()])
+
+
+def test_localisation_is_shown_with_its_interval(tmp_path):
+  found = {
+    'metrics': {'pointing_game': 0.5, 'pixel_auroc': 0.8, 'chance': 0.1},
+    'intervals': {'pointing_game': [0.3, 0.7], 'pixel_auroc': [0.75, 0.85]},
+    'n': 20,
+    'left_out': 0,
+  }
+  text = report.html({'metrics': {'accuracy': 0.5}, 'localisation': found}, title='t')
+  assert 'Where the evidence lies' in text
+  assert '30.0 to 70.0' in text
+  nothing = {**found, 'metrics': {}}
+  text = report.html({'metrics': {'accuracy': 0.5}, 'localisation': nothing}, title='t')
+  assert 'Where the evidence lies' not in text

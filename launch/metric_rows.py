@@ -1,9 +1,9 @@
-"""Renders a table of detectors: several metrics per cell, and one more table per class."""
+"""Renders a table with several metrics per cell, and where asked one more table per class."""
 
 from collections.abc import Callable
 
 from jaxdefect.evaluate import intervals
-from launch.grid import Cell, Table
+from launch.grid import Cell, Column, Table
 
 
 def lines(table: Table, runs_of: Callable[[Cell], list[dict]]) -> list[str]:
@@ -17,7 +17,7 @@ def lines(table: Table, runs_of: Callable[[Cell], list[dict]]) -> list[str]:
     Lines: the table, what is missing, the table per class.
   """
   found = [(cell, runs) for cell in table.cells if (runs := runs_of(cell))]
-  head = ['method', 'setting', 'paper', 'M', *(heading for heading, _ in table.metrics)]
+  head = ['method', 'setting', 'paper', 'M', *(column.heading for column in table.metrics)]
   head += ['seeds', 'n', 'minutes']
   rows = [_row(table, cell, runs_of(cell)) for cell in table.cells]
   parts = [_line(head), _line(['---'] * len(head)), *rows]
@@ -36,26 +36,30 @@ def _row(table: Table, cell: Cell, runs: list[dict]) -> str:
     return _line(
       [cell.row, cell.column, paper, '', 'not run', *empty, f'0 of {table.seeds}', '', '']
     )
-  figures = [_figure(runs, metric) for _, metric in table.metrics]
+  figures = [_figure(runs, column) for column in table.metrics]
   seeds = f'{len(runs)}' if len(runs) == table.seeds else f'{len(runs)} of {table.seeds}'
   minutes = sum(run['seconds'] for run in runs) / len(runs) / 60
-  size = f'{runs[0]["parameters"] / 1e6:.2f}'
+  size = f'{runs[0]["parameters"] / 1e6:.2f}' if 'parameters' in runs[0] else ''
   n = sum(run['n'] for run in runs)
   return _line([cell.row, cell.column, paper, size, *figures, seeds, f'{n:,}', f'{minutes:.0f}'])
 
 
-def _figure(runs: list[dict], metric: str) -> str:
+def _figure(runs: list[dict], column: Column) -> str:
   """``75.1 [73.0, 77.2]``: mean over seeds with its interval, or one run with its own."""
-  values = [100 * run['metrics'][metric] for run in runs]
+  metric, factor = column.metric, 100 if column.percent else 1
+  if not all(metric in run['metrics'] for run in runs):
+    return ''  # nothing of the kind in such a run
+  values = [factor * run['metrics'][metric] for run in runs]
   if len(values) > 1:
     mean, _, low, high = intervals.mean_interval(values)
-    return f'{mean:.1f} [{max(low, 0):.1f}, {min(high, 100):.1f}]'
+    high = min(high, 100) if column.percent else high
+    return f'{mean:.1f} [{max(low, 0):.1f}, {high:.1f}]'
   interval = runs[0].get('intervals', {}).get(metric)
   if interval:
-    low, high = (100 * end for end in interval)
+    low, high = (factor * end for end in interval)
     return f'{values[0]:.1f} [{low:.1f}, {high:.1f}]'
   spread = runs[0].get('sd', {}).get(metric)
-  return f'{values[0]:.1f}' + (f' (sd {100 * spread:.1f})' if spread is not None else '')
+  return f'{values[0]:.1f}' + (f' (sd {factor * spread:.1f})' if spread is not None else '')
 
 
 def _per_class(table: Table, found: list[tuple[Cell, list[dict]]]) -> list[str]:
@@ -64,9 +68,7 @@ def _per_class(table: Table, found: list[tuple[Cell, list[dict]]]) -> list[str]:
   for cell, runs in found:
     figures = []
     for name in classes:
-      metric = f'{table.per_class}{name}'
-      known = all(metric in run['metrics'] for run in runs)
-      figures.append(_figure(runs, metric) if known else '')
+      figures.append(_figure(runs, Column(name, f'{table.per_class}{name}')))
     parts.append(_line([cell.row, cell.column, *figures]))
   return parts
 

@@ -1,0 +1,115 @@
+"""What learning to learn is worth: the target from few, some and most of its pictures.
+
+One training serves all shares: only the fine-tuning and the test are repeated. The test part stays
+the same for all of them.
+"""
+
+import itertools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdefect import train
+from jaxdefect.contracts import Fitted, State, to_fitted
+from jaxdefect.data import duplicates, splits
+from jaxdefect.evaluate import classification, runner
+from jaxdefect.train import parallel
+from launch import experiment, tasks
+
+# Of the pictures that are adapted to, this share chooses the epoch.
+VALIDATION = 0.2
+EPISODES = 8  # batches of the training tasks on which the inner loop is measured
+
+
+def from_shares(directory: pathlib.Path, shares: Sequence[float]) -> dict[str, Any]:
+  """Adapts a finished run to shares of its target's pictures, and scores the test part each time.
+
+  Args:
+    directory: a finished run of a config with ``episodes``.
+    shares: of all pictures of the target, 0.05 say; a fifth of them chooses the epoch.
+
+  Returns:
+    ``metrics`` with ``<metric>/<percent>`` for every metric of ``evaluate.classification`` and
+    ``epoch/<percent>`` (chosen) and ``support/<percent>`` (pictures); ``published_protocol/auroc``,
+    what the authors' way would have said of the largest share: the largest over the epochs of the
+    AUROC of hard decisions on the test part; ``loss_drop``, by which share the inner loop lowers
+    the query loss on episodes of the training tasks, and ``movement``, the size of what it adds to
+    the parameters, relative to theirs; ``intervals``, ``history`` (of the fine-tunings), ``n`` and
+    ``support`` (test pictures per class).
+
+  Raises:
+    ValueError: a share leaves a class out, or is larger than what does not test.
+  """
+  config = experiment.read_config(directory)
+  seed = int(config.seeds[0])
+  made = experiment.build(config, seed, split_file=directory / 'split.json')
+  template = train.checkpoint.make_template(made.method, made.spec)
+  state = train.checkpoint.load(directory, template)
+  trained = to_fitted(state, made.spec.classes)
+  predict = jax.jit(made.method.predict)
+  groups = duplicates.find(made.source)
+  key = jax.random.key(seed)
+  test = experiment.eval_batches(config, made.source, made.split.test, made.spec.classes)
+
+  def adapted(share: float, validation: Sequence[int] | None = None) -> tuple[Fitted, int]:
+    part = splits.fraction(
+      made.source,
+      train=share * (1 - VALIDATION),
+      validation=share * VALIDATION,
+      seed=seed,
+      groups=groups,
+    )
+    if set(part.train + part.validation) & set(made.split.test):
+      raise ValueError(f'a share of {share:g} of {made.source.name} reaches into its test part')
+    checks = part.validation if validation is None else validation
+    known = experiment.references(config, made.source, part.train, checks)
+    return made.method.adapt(key, trained, known), len(part.train) + len(part.validation)
+
+  metrics, intervals, history = {}, {}, {}
+  report: dict[str, Any] = {}
+  for share in shares:
+    fitted, size = adapted(share)
+    predictions, seen = runner.predict_all(predict, fitted, test, keys=tasks.SEEN)
+    report = classification.evaluate(predictions, seen['label'], fitted.classes)
+    name = f'{100 * share:g}'
+    metrics |= {f'{metric}/{name}': value for metric, value in report['metrics'].items()}
+    intervals |= {f'{metric}/{name}': ends for metric, ends in report['intervals'].items()}
+    metrics |= {f'epoch/{name}': int(fitted.memory['epoch']), f'support/{name}': size}
+    history[name] = {k: np.asarray(v).tolist() for k, v in fitted.memory['history'].items()}
+  seen_test, _ = adapted(max(shares), made.split.test)
+  best = np.max(seen_test.memory['history']['validation_balanced_accuracy'])
+  metrics['published_protocol/auroc'] = float(best)
+  metrics |= _inner_loop(made, state, seed)
+  return {
+    'metrics': metrics,
+    'intervals': intervals,
+    'history': history,
+    'n': report['n'],
+    'support': report['support'],
+  }
+
+
+def _inner_loop(made: experiment.Experiment, state: State, seed: int) -> dict[str, float]:
+  """What the inner loop changes: the same episodes and parameters with it and without it."""
+  config = made.config.copy_and_resolve_references()
+  if not (config.steps and config.method.inner_steps):
+    return {}
+  config.method.inner_steps = 0
+  without = experiment.make_method(config, steps=config.steps)
+  losses = {True: [], False: []}
+  moved = []
+  for method in (made.method, without):
+    step = parallel.compile_step(method.step, devices=1)
+    for batch in itertools.islice(experiment.training_stream(made, seed), EPISODES):
+      # A step gives its state's buffers away.
+      _, scalars = step(jax.random.key(seed), jax.tree.map(jnp.copy, state), batch)
+      means = {name: float(total / count) for name, (total, count) in scalars.items()}
+      losses[method is without].append(means['loss'])
+      if method is not without:
+        moved.append(means['movement'])
+  before, after = np.mean(losses[True]), np.mean(losses[False])
+  return {'loss_drop': float(1 - after / before), 'movement': float(np.mean(moved))}
