@@ -2,12 +2,13 @@
 
     python -m benchmarks.gpu
 
-One command for the whole suite: ResNet-50 and ResNet-18, deformable convolution, and the detector,
-float32 and bfloat16. The peer runs plain and as its documentation tunes it: channels_last,
-autocast, ``torch.compile``, cuDNN's own search. Writes ``benchmarks/results/gpu-<device>.json``,
-``deform-conv-<device>.json`` and ``detector-<device>.json``. Needs jax with CUDA, flax, optax and
-torch, and nothing else (but the detector, which comes last, whatever its method imports);
-torchvision, here or in another interpreter, is met where it is found.
+One command for the whole suite: ResNet-50 and ResNet-18, deformable convolution, a meta-step of
+MAML, and the detector, float32 and bfloat16. The peer runs plain and as its documentation tunes it:
+channels_last, autocast, ``torch.compile``, cuDNN's own search. Writes into ``benchmarks/results/``
+``gpu-<device>.json``, ``deform-conv-<device>.json``, ``maml-<device>.json`` and
+``detector-<device>.json``. Needs jax with CUDA, flax, optax and torch, and nothing else (but the
+detector, which comes last, whatever its method imports); torchvision, here or in another
+interpreter, is met where it is found.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def main() -> None:
   import jax.numpy as jnp
   import torch
 
-  from benchmarks import deform_conv, detector, ours, peers, timing
+  from benchmarks import deform_conv, detector, maml, ours, peers, timing
 
   if jax.default_backend() != 'gpu' or not torch.cuda.is_available():
     raise SystemExit('benchmarks.gpu needs a GPU that both jax and torch see.')
@@ -85,6 +86,8 @@ def main() -> None:
     rounds=arguments.rounds,
     repeats=20,
   )
+  print(f'wrote {path}')
+  path = maml.measure(threads=os.cpu_count() or 1, rounds=arguments.rounds)
   print(f'wrote {path}')
   path = detector.measure(
     torchvision_python=torchvision_python,

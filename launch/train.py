@@ -31,6 +31,7 @@ def train_seed(
   started = time.monotonic()
   split_file = directory / 'split.json'
   made = experiment.build(config, seed, split_file=split_file)
+  stream = experiment.training_stream(made, seed)  # what is wrong with the pictures is met here
   experiment.write_config(config, directory)
   if not split_file.exists():
     splits.write(split_file, made.source, made.split)
@@ -46,7 +47,7 @@ def train_seed(
     made.method,
     key_train,
     made.spec,
-    experiment.training_stream(made, seed),
+    stream,
     steps=config.steps,
     directory=directory,
     pretrained=made.pretrained,

@@ -19,6 +19,7 @@ from jaxdefect.models.conv4 import halve
 from jaxdefect.models.convolution import Conv
 from jaxdefect.models.gsconv import Norm
 from jaxdefect.models.normalization import BatchNorm
+from jaxdefect.models.window_conv import WindowConv
 
 
 class SiameseStem(nn.Module):
@@ -51,7 +52,7 @@ class SiameseStem(nn.Module):
         'a stem needs one of each per convolution, and at least one convolution.'
       )
     for k, (features, stride) in enumerate(zip(self.channels, self.strides)):
-      x = Conv(features, 3, stride, 1, dtype=self.dtype, name=f'conv.{k}')(x)
+      x = WindowConv(features, 3, stride, 1, dtype=self.dtype, name=f'conv.{k}')(x)
       norm = self.norm(dtype=self.dtype, name=f'norm.{k}')
       x = nn.relu(norm(x, use_running_average=running, valid=valid))
     return x
