@@ -83,6 +83,7 @@ PROMISED = {
     *('warp', 'deform_conv2d', 'roi_align', 'multiscale_roi_align', 'nms'),
     *('box_iou', 'encode_boxes', 'decode_boxes'),
   ),
+  'optim': ('maml_losses', 'inner_loop', 'gradient_step'),
 }
 
 
