@@ -2,8 +2,8 @@
 
 Each cell and seed is a run of launch.train below --workdir; a finished one is not run again, an
 interrupted one goes on. Its figures are kept in docs/results/<table>/, and docs/results.md is
-rendered from those files alone: --render does only that (and docs/parameters.md, which is counted),
---check fails if a page is not what the files and the code say.
+rendered from those files alone: --render does only that (and docs/parameters.md, which is counted,
+and the scores in README.md), --check fails if a page is not what the files and the code say.
 """
 
 import json
@@ -141,10 +141,14 @@ def main(values: flags.FlagValues) -> None:
 
 
 def _pages(docs: pathlib.Path) -> dict[str, str]:
-  return {
+  pages = {
     'results.md': results_page.render(docs / 'results'),
     'parameters.md': parameters_page.render(),
   }
+  readme = docs.parent / 'README.md'
+  if readme.exists():
+    pages['../README.md'] = results_page.fill_scores(readme.read_text(), docs / 'results')
+  return pages
 
 
 def _run_table(name: str, values: flags.FlagValues) -> None:

@@ -59,6 +59,38 @@ def render(folder: pathlib.Path) -> str:
   return '\n'.join(parts) + '\n'
 
 
+_SCORE = re.compile(r'(<!-- score: (.+?); (.+?); (.+?) -->).*?(<!-- end -->)')
+
+
+def fill_scores(text: str, folder: pathlib.Path) -> str:
+  """Puts measured figures where a page asks for them.
+
+  Args:
+    text: Markdown with ``<!-- score: table; row; column -->...<!-- end -->``.
+    folder: docs/results.
+
+  Returns:
+    The text with the mean of that cell over its seeds in the place of the dots.
+
+  Raises:
+    ValueError: there is no such cell.
+  """
+
+  def figure(found: re.Match) -> str:
+    start, name, row, column, end = found.groups()
+    table = tables.TABLES.get(name)
+    cells = [c for c in table.cells if (c.row, c.column) == (row, column)] if table else []
+    if not cells:
+      raise ValueError(f'no table has the cell {name}; {row}; {column} that a page asks for')
+    runs = _runs(folder, name, tables.TABLES[name], cells[0])
+    values = [100 * run['metrics'][cells[0].metric] for run in runs]
+    seeds = f'{len(values)} seed{"s" if len(values) > 1 else ""}'
+    said = f'{sum(values) / len(values):.1f} % ({seeds})' if values else 'not run'
+    return f'{start}{said}{end}'
+
+  return _SCORE.sub(figure, text)
+
+
 def _row(folder: pathlib.Path, name: str, table: tables.Table, cell: tables.Cell) -> str:
   runs = _runs(folder, name, table, cell)
   paper = '' if cell.paper is None else f'{cell.paper:.2f}'

@@ -3,6 +3,8 @@
 import json
 import pathlib
 
+import pytest
+
 from launch import reproduce, results_page, tables
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -55,3 +57,22 @@ def test_committed_reports_name_no_machine(tmp_path):
   kept = reproduce.compact(report)
   assert '/somewhere' not in json.dumps(kept)
   assert kept['split'] == {'seed': 0, 'groups_of_near_duplicates': 1}
+
+
+def test_scores_are_filled_in(tmp_path):
+  cell = tables.TABLES['B3'].cells[0]
+  text = f'ours <!-- score: B3; {cell.row}; {cell.column} -->99 %<!-- end -->!'
+  assert results_page.fill_scores(text, tmp_path).endswith('-->not run<!-- end -->!')
+  for seed, accuracy in enumerate((0.95, 0.97)):
+    path = results_page.path(tmp_path, 'B3', cell, seed)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({'metrics': {'accuracy': accuracy}}))
+  assert results_page.fill_scores(text, tmp_path).endswith('-->96.0 % (2 seeds)<!-- end -->!')
+  with pytest.raises(ValueError, match='no table has the cell B3; nothing; k = 3'):
+    results_page.fill_scores('<!-- score: B3; nothing; k = 3 --><!-- end -->', tmp_path)
+
+
+def test_committed_readme_has_the_measured_scores():
+  text = (ROOT / 'README.md').read_text()
+  assert text == results_page.fill_scores(text, ROOT / 'docs' / 'results')
+  assert '<!-- score: ' in text
