@@ -35,30 +35,26 @@ TASKS = {
     for kind in ('scratches', 'inclusion', 'patches')
   },
 }
-# Drawn when they are read; nothing to download.
-SYNTHETIC = {
-  f'synthetic_{texture}_{mark}_{tone}': {
-    'name': 'synthetic_tasks',
-    'texture': texture,
-    'mark': mark,
-    'tone': tone,
+
+
+def synthetic(*products: tuple[str, str, str]) -> dict[str, dict]:
+  """Products of (texture, mark, tone), drawn when they are read; nothing to download."""
+  return {
+    f'synthetic_{texture}_{mark}_{tone}': {
+      **{'name': 'synthetic_tasks', 'texture': texture},
+      **{'mark': mark, 'tone': tone},
+    }
+    for texture, mark, tone in products
   }
-  for texture, mark, tone in (
-    ('woven', 'stain', 'dark'),
-    ('cast', 'hole', 'dark'),
-    ('rolled', 'scratch', 'bright'),
-    ('lathed', 'stain', 'bright'),
-  )
-}
-HELD_BACK = {
-  f'synthetic_{texture}_{mark}_{tone}': {
-    'name': 'synthetic_tasks',
-    'texture': texture,
-    'mark': mark,
-    'tone': tone,
-  }
-  for texture, mark, tone in (('printed', 'hole', 'bright'), ('ribbed', 'scratch', 'dark'))
-}
+
+
+SYNTHETIC = synthetic(
+  ('woven', 'stain', 'dark'),
+  ('cast', 'hole', 'dark'),
+  ('rolled', 'scratch', 'bright'),
+  ('lathed', 'stain', 'bright'),
+)
+HELD_BACK = synthetic(('printed', 'hole', 'bright'), ('ribbed', 'scratch', 'dark'))
 
 
 def get_config(variant: str = '') -> ConfigDict:

@@ -71,8 +71,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
     return self.builder_config.name if self.builder_config else ''
 
   def open(self, manual_dir: pathlib.Path) -> Source:
-    """The data set in ``manual_dir``."""
-    raise NotImplementedError
+    """The data set in ``manual_dir``: the source of the builder's name."""
+    return sources.load(self.name, dir=manual_dir)
 
   def build(self) -> None:
     """Writes the data set, unless it is there."""
@@ -151,17 +151,11 @@ class Neu(SourceBuilder):
 
   name = 'neu'
 
-  def open(self, manual_dir: pathlib.Path) -> Source:
-    return sources.load('neu', dir=manual_dir)
-
 
 class Xsdd(SourceBuilder):
   """X-SDD; see ``sources/xsdd.py``."""
 
   name = 'xsdd'
-
-  def open(self, manual_dir: pathlib.Path) -> Source:
-    return sources.load('xsdd', dir=manual_dir)
 
 
 class MixedWm38(SourceBuilder):
@@ -169,17 +163,11 @@ class MixedWm38(SourceBuilder):
 
   name = 'mixedwm38'
 
-  def open(self, manual_dir: pathlib.Path) -> Source:
-    return sources.load('mixedwm38', dir=manual_dir)
-
 
 class Bc(SourceBuilder):
   """Bottle caps; see ``sources/bc.py``."""
 
   name = 'bc'
-
-  def open(self, manual_dir: pathlib.Path) -> Source:
-    return sources.load('bc', dir=manual_dir)
 
 
 class MagneticTile(SourceBuilder):
@@ -187,17 +175,11 @@ class MagneticTile(SourceBuilder):
 
   name = 'magnetic_tile'
 
-  def open(self, manual_dir: pathlib.Path) -> Source:
-    return sources.load('magnetic_tile', dir=manual_dir)
-
 
 class Elpv(SourceBuilder):
   """ELPV, labelled at the probability 1/2; see ``sources/elpv.py``."""
 
   name = 'elpv'
-
-  def open(self, manual_dir: pathlib.Path) -> Source:
-    return sources.load('elpv', dir=manual_dir)
 
 
 class Mvtec(SourceBuilder):
@@ -230,9 +212,6 @@ class Folder(SourceBuilder):
   """A folder of class sub-folders; see ``sources/folder.py``."""
 
   name = 'folder'
-
-  def open(self, manual_dir: pathlib.Path) -> Source:
-    return sources.load('folder', dir=manual_dir)
 
 
 def _png(image: np.ndarray) -> io.BytesIO:

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from jaxdefect.models.gsconv import Activation, GSConv, Norm
 from jaxdefect.models.normalization import BatchNorm
+from jaxdefect.models.pooling import cell_slices
 
 
 class MLPBoxHead(nn.Module):
@@ -180,12 +181,11 @@ def mean_of_cells(x: jax.Array, cells: int) -> jax.Array:
   if not 1 <= cells <= min(height, width):
     raise ValueError(f'cells is {cells}; a map of {height}x{width} has 1 to {min(height, width)}.')
 
-  def parts(side: int) -> list[slice]:
-    return [slice(i * side // cells, -(-(i + 1) * side // cells)) for i in range(cells)]
-
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   rows = [
-    jnp.stack([jnp.mean(wide[:, row, column], axis=(1, 2)) for column in parts(width)], axis=1)
-    for row in parts(height)
+    jnp.stack(
+      [jnp.mean(wide[:, row, column], axis=(1, 2)) for column in cell_slices(width, cells)], axis=1
+    )
+    for row in cell_slices(height, cells)
   ]
   return jnp.stack(rows, axis=1).astype(x.dtype)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from jaxdefect.models.conv4 import Conv4
 from jaxdefect.models.normalization import BatchNorm, GroupNorm
-from jaxdefect.models.pooling import global_average_pool
+from jaxdefect.models.pooling import cell_slices, global_average_pool
 from jaxdefect.models.siamese import SiameseStem, VGGStem, difference, enlarge
 
 LEVELS = (4, 2, 1)  # cells per side of the pyramid
@@ -59,14 +59,11 @@ def pyramid_max_pool(x: jax.Array) -> jax.Array:
   chex.assert_rank(x, 4)
   n, height, width, channels = x.shape
 
-  def parts(side: int, cells: int) -> list[slice]:
-    return [slice(i * side // cells, -(-(i + 1) * side // cells)) for i in range(cells)]
-
   levels = []
   for cells in LEVELS:
     rows = [
-      jnp.stack([x[:, row, column].max((1, 2)) for column in parts(width, cells)], axis=-1)
-      for row in parts(height, cells)
+      jnp.stack([x[:, row, column].max((1, 2)) for column in cell_slices(width, cells)], axis=-1)
+      for row in cell_slices(height, cells)
     ]
     levels.append(jnp.stack(rows, axis=-2).reshape(n, channels * cells * cells))
   return jnp.concatenate(levels, axis=1)

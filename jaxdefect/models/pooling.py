@@ -113,3 +113,15 @@ def global_average_pool(x: jax.Array) -> jax.Array:
     [N, C] features.
   """
   return jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2))
+
+
+def cell_slices(side: int, cells: int) -> list[slice]:
+  """Cuts a side into cells, which share a pixel where they do not divide it.
+
+  Cell i of n covers the pixels from floor(i m / n) up to ceil((i + 1) m / n), as in PyTorch's
+  adaptive pooling.
+
+  >>> cell_slices(3, 2)
+  [slice(0, 2, None), slice(1, 3, None)]
+  """
+  return [slice(i * side // cells, -(-(i + 1) * side // cells)) for i in range(cells)]

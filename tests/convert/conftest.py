@@ -1,6 +1,13 @@
 """Random networks with statistics of their own, so that nothing agrees by accident."""
 
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
 import pytest
+
+import jaxdefect
 
 torch = pytest.importorskip('torch')
 
@@ -50,3 +57,34 @@ def gluon_state():
     return state
 
   return gluon_state
+
+
+_WITHOUT_JAX = """
+import sys
+for name in ('jax', 'jaxlib', 'flax', 'optax', 'safetensors'):
+  sys.modules[name] = None
+import numpy, torch
+from jaxdefect.convert import torch_modules
+images = numpy.load(sys.argv[2])
+with torch.inference_mode():
+  scores, probabilities = torch_modules.load(sys.argv[1])(torch.from_numpy(images))
+numpy.save(sys.argv[3], scores.numpy())
+"""
+
+
+@pytest.fixture
+def scores_without_jax(tmp_path):
+  """An exported file and images -> scores of the file, in a process that has no JAX."""
+
+  def scores(file, images):
+    np.save(tmp_path / 'images.npy', images)
+    files = [str(file), str(tmp_path / 'images.npy'), str(tmp_path / 'scores.npy')]
+    subprocess.run(
+      [sys.executable, '-W', 'error', '-c', _WITHOUT_JAX, *files],
+      check=True,
+      env={'PYTHONPATH': str(pathlib.Path(jaxdefect.__file__).parent.parent)},
+      timeout=120,
+    )
+    return np.load(tmp_path / 'scores.npy')
+
+  return scores
