@@ -3,7 +3,6 @@
 Shape legend: N images, K classes, M references, D embedding.
 """
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -3,7 +3,6 @@
 Shape legend: N images, R references, H x W pixels.
 """
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
