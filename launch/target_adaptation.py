@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdefect import train
-from jaxdefect.contracts import Fitted, State, to_fitted
+from jaxdefect.contracts import Fitted, Method, State, to_fitted
 from jaxdefect.data import duplicates, splits
 from jaxdefect.evaluate import classification, runner
 from jaxdefect.train import parallel
@@ -100,16 +100,16 @@ def _inner_loop(made: experiment.Experiment, state: State, seed: int) -> dict[st
     return {}
   config.method.inner_steps = 0
   without = experiment.make_method(config, steps=config.steps)
-  losses = {True: [], False: []}
-  moved = []
-  for method in (made.method, without):
+  episodes = list(itertools.islice(experiment.training_stream(made, seed), EPISODES))
+
+  def means(method: Method) -> dict[str, float]:
     step = parallel.compile_step(method.step, devices=1)
-    for batch in itertools.islice(experiment.training_stream(made, seed), EPISODES):
+    values = []
+    for batch in episodes:
       # A step gives its state's buffers away.
       _, scalars = step(jax.random.key(seed), jax.tree.map(jnp.copy, state), batch)
-      means = {name: float(total / count) for name, (total, count) in scalars.items()}
-      losses[method is without].append(means['loss'])
-      if method is not without:
-        moved.append(means['movement'])
-  before, after = np.mean(losses[True]), np.mean(losses[False])
-  return {'loss_drop': float(1 - after / before), 'movement': float(np.mean(moved))}
+      values.append({key: float(total / count) for key, (total, count) in scalars.items()})
+    return {key: float(np.mean([value[key] for value in values])) for key in values[0]}
+
+  before, after = means(without), means(made.method)
+  return {'loss_drop': 1 - after['loss'] / before['loss'], 'movement': after['movement']}
