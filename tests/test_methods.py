@@ -13,6 +13,7 @@ import pytest
 
 from jaxdefect import methods
 from jaxdefect.contracts import (
+  AnomalyMaps,
   ClassScores,
   DataSpec,
   Detections,
@@ -39,6 +40,11 @@ SMALL = {
 }
 # Methods that learn to learn: they train on episodes of products, and know two classes.
 EPISODIC = {'medetection'}
+
+# Methods that know good parts, and score what differs from them.
+ANOMALY = set()
+# Methods that are fitted by adapt alone: they take no steps.
+STEPLESS = set()
 
 # Methods that draw random views of their images.
 VIEWS = {
@@ -72,19 +78,21 @@ def batch(n: int = 6, *, padding: int = 0, first: int = 0) -> dict[str, np.ndarr
 
 
 def classes(name: str) -> tuple[str, ...]:
-  return ('good', 'defect') if name in EPISODIC else CLASSES
+  return ('good', 'defect') if name in EPISODIC | ANOMALY else CLASSES
 
 
 def labelled(name: str, *args, **kwargs) -> dict[str, np.ndarray]:
   """A batch whose labels count in the classes of the method."""
   made = batch(*args, **kwargs)
-  return {**made, 'label': made['label'] % len(classes(name))}
+  known = 1 if name in ANOMALY else len(classes(name))  # good parts alone
+  return {**made, 'label': made['label'] % known}
 
 
 def training_batch(name: str, n: int = 6, *, padding: int = 0, first: int = 0) -> dict:
   """What a step of the method takes: a third of so many episodes, where it takes such."""
   if name not in EPISODIC:
-    return batch(n, padding=padding, first=first)
+    made = batch(n, padding=padding, first=first)
+    return {**made, 'label': made['label'] * 0} if name in ANOMALY else made
   tasks = [(4, 0)] * (n // 3) + [(0, 4)] * (padding // 3)
   parts = {}
   for place, part in enumerate(('support', 'query')):
@@ -132,7 +140,12 @@ def trained(request):
   method = methods.load(request.param)(optimizer=optax.sgd(0.1), **SMALL[request.param])
   key = jax.random.key(0)
   before = jax.jit(lambda k: method.init(k, spec(request.param)))(key)
-  before = method.prepare(key, before, None)
+  references = References(('good',), [training_batch(request.param)])
+  before = method.prepare(key, before, references if request.param in ANOMALY else None)
+  if request.param in STEPLESS:
+    with pytest.raises(ValueError, match='takes no steps'):
+      method.step(key, before, training_batch(request.param))
+    return Trained(request.param, method, before, before, {})
   after, scalars = jax.jit(method.step)(key, before, training_batch(request.param))
   return Trained(request.param, method, before, after, scalars)
 
@@ -158,21 +171,23 @@ def test_unknown_method_suggests_a_name():
 
 def test_every_method_has_a_small_setting_and_a_config():
   configs = {p.stem for p in (pathlib.Path(__file__).parent.parent / 'configs').glob('*.py')}
-  assert set(SMALL) == set(VIEWS) == set(methods.names())
+  assert set(SMALL) == set(VIEWS) | ANOMALY == set(methods.names())
   for name in methods.names():
     assert any(c.startswith(f'{name}_') for c in configs), name
 
 
 def test_state_holds_arrays_only(trained):
-  _, _, before, after, _ = trained
+  name, _, before, after, _ = trained
   assert isinstance(before, State)
   assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(before))
   chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
-  assert int(after.step) == 1
+  assert int(after.step) == (name not in STEPLESS)
 
 
 def test_step_moves_the_parameters_and_reports_sums(trained):
   name, _, before, after, scalars = trained
+  if name in STEPLESS:
+    return
   moved = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), before.params, after.params)
   assert max(jax.tree.leaves(moved)) > 0
   total, count = scalars['loss']
@@ -182,6 +197,8 @@ def test_step_moves_the_parameters_and_reports_sums(trained):
 
 def test_padding_is_invisible_to_the_step(trained):
   name, method, before, after, scalars = trained
+  if name in STEPLESS:
+    return
   short, long = training_batch(name), training_batch(name, 6, padding=3)
   padded = jax.tree.map(lambda a, b: np.concatenate([a, b[len(a) :]]), short, long)
   state, padded_scalars = jax.jit(method.step)(jax.random.key(0), before, padded)
@@ -219,7 +236,19 @@ def check_detections(predictions: Detections, count: int):
   assert (predictions.boxes <= SIZE).all()
 
 
-CHECKS = {ClassScores: check_class_scores, Detections: check_detections}
+def check_anomaly_maps(predictions: AnomalyMaps, count: int):
+  assert count == 2
+  chex.assert_shape(predictions.scores, (6,))
+  assert predictions.maps.shape in ((6, SIZE, SIZE), (6, 1, 1))
+  assert np.isfinite(predictions.scores).all()
+  assert np.isfinite(predictions.maps).all()
+
+
+CHECKS = {
+  AnomalyMaps: check_anomaly_maps,
+  ClassScores: check_class_scores,
+  Detections: check_detections,
+}
 
 
 @pytest.mark.parametrize('trained', EXPLAINED, indirect=True)
@@ -359,14 +388,15 @@ def test_faster_rcnn_learns_without_any_box():
   assert scalars['rpn_objectness'][0] > 0
 
 
-@pytest.mark.parametrize('name', methods.names())
+@pytest.mark.parametrize('name', [name for name in methods.names() if name not in STEPLESS])
 def test_two_devices_equal_one(name):
   """1 x 8 and 2 x 4 train the same: statistics, negatives and gradients span the devices."""
   from jaxdefect.train import parallel
 
   with jax.enable_x64(True):
     settings = {**SMALL[name], 'optimizer': optax.sgd(0.1), 'dtype': jnp.float64}
-    settings['augmentation'] = VIEWS[name]
+    if name in VIEWS:
+      settings['augmentation'] = VIEWS[name]
     one = methods.load(name)(**settings)
     two = methods.load(name)(**settings, axis_name=parallel.AXIS_NAME)
     key = jax.random.key(0)
@@ -375,6 +405,8 @@ def test_two_devices_equal_one(name):
       return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     start = jax.tree.map(double, one.init(key, spec(name)))
+    if name in ANOMALY:
+      start = one.prepare(key, start, References(('good',), [training_batch(name)]))
     sizes = (6, 0) if name in EPISODIC else (7, 1)
     stream = [training_batch(name, sizes[0], padding=sizes[1], first=8 * i) for i in range(2)]
 

@@ -2,9 +2,10 @@
 
 from jaxdefect.contracts.batch import Batch, References, example_keys
 from jaxdefect.contracts.method import DataSpec, Fitted, Method, State, to_fitted
-from jaxdefect.contracts.predictions import ClassScores, Detections
+from jaxdefect.contracts.predictions import AnomalyMaps, ClassScores, Detections
 
 __all__ = [
+  'AnomalyMaps',
   'Batch',
   'ClassScores',
   'DataSpec',

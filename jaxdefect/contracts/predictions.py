@@ -1,6 +1,6 @@
 """What ``predict`` returns, one type per task (never per paper).
 
-Shape legend: N images, K classes, D detections per image (padding included).
+Shape legend: N images, K classes, D detections per image (padding included), h x w places.
 """
 
 from typing import NamedTuple
@@ -37,3 +37,19 @@ class Detections(NamedTuple):
   scores: jax.Array
   labels: jax.Array
   valid: jax.Array
+
+
+class AnomalyMaps(NamedTuple):
+  """How far each image, and each place in it, is from what good parts look like.
+
+  Raw scores on the fitted method's own scale: comparable between images and places, not between
+  methods. What is too far is decided apart, by the threshold in ``Fitted.calibration``.
+
+  Attributes:
+    scores: [N] float32, larger means more anomalous.
+    maps: [N, h, w] float32, larger means more anomalous there; the places divide the image evenly
+      (mostly h x w is the image's size). A method that does not localise has h = w = 1.
+  """
+
+  scores: jax.Array
+  maps: jax.Array
