@@ -3,16 +3,18 @@
     python -m benchmarks.gpu
 
 One command for the whole suite: ResNet-50 and ResNet-18, deformable convolution, a meta-step of
-MAML, and the detector, float32 and bfloat16. The peer runs plain and as its documentation tunes it:
-channels_last, autocast, ``torch.compile``, cuDNN's own search. Writes into ``benchmarks/results/``
-``gpu-<device>.json``, ``deform-conv-<device>.json``, ``maml-<device>.json`` and
-``detector-<device>.json``. Needs jax with CUDA, flax, optax and torch, and nothing else (but the
-detector, which comes last, whatever its method imports); torchvision, here or in another
-interpreter, is met where it is found.
+MAML, PatchCore (in float32 alone), and the detector, float32 and bfloat16. The peer runs plain and
+as its documentation tunes it: channels_last, autocast, ``torch.compile``, cuDNN's own search.
+Writes into ``benchmarks/results/`` ``gpu-<device>.json``, ``deform-conv-<device>.json``,
+``maml-<device>.json``, ``patchcore-<device>.json`` and ``detector-<device>.json``. Needs jax with
+CUDA, flax, optax, torch, and for PatchCore pillow, and nothing else (but the detector, which comes
+last, whatever its method imports); torchvision and anomalib, here or in another interpreter, are
+met where they are found.
 """
 
 import argparse
 import os
+import sys
 
 
 def main() -> None:
@@ -24,6 +26,7 @@ def main() -> None:
   parser.add_argument('--repeats', type=int, default=5, help='steps per timed call')
   parser.add_argument('--no-compile', action='store_true', help='leave torch.compile out')
   parser.add_argument('--torchvision-python', help='an interpreter that has torchvision')
+  parser.add_argument('--anomalib-python', help='an interpreter with torch and anomalib')
   arguments = parser.parse_args()
 
   # Both frameworks live in one process: neither may take all of the memory.
@@ -33,7 +36,7 @@ def main() -> None:
   import jax.numpy as jnp
   import torch
 
-  from benchmarks import deform_conv, detector, maml, ours, peers, timing
+  from benchmarks import deform_conv, detector, maml, ours, patchcore, peers, timing
 
   if jax.default_backend() != 'gpu' or not torch.cuda.is_available():
     raise SystemExit('benchmarks.gpu needs a GPU that both jax and torch see.')
@@ -88,6 +91,13 @@ def main() -> None:
   )
   print(f'wrote {path}')
   path = maml.measure(threads=os.cpu_count() or 1, rounds=arguments.rounds)
+  print(f'wrote {path}')
+  path = patchcore.measure(
+    python=arguments.anomalib_python or sys.executable,
+    threads=os.cpu_count() or 1,
+    rounds=arguments.rounds,
+    fit_rounds=3,
+  )
   print(f'wrote {path}')
   path = detector.measure(
     torchvision_python=torchvision_python,

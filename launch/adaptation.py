@@ -17,16 +17,24 @@ from launch import experiment, tasks
 
 
 def from_boxes(
-  directory: pathlib.Path, shots: Sequence[int], *, draws: int = 3, seed: int = 0
+  directory: pathlib.Path,
+  shots: Sequence[int],
+  *,
+  draws: int = 3,
+  known: int = 75,
+  seed: int = 0,
 ) -> dict[str, Any]:
   """Adds the classes that a run held back, from k boxes each, and scores all classes.
 
   The references are drawn at random from the images outside the test part that hold such a box.
+  With them go some training images, which hold none, to say what the new classes are not: on the
+  images of the new class alone a detector never sees that other surfaces resemble it.
 
   Args:
     directory: a finished run with ``split.kind = 'boxes_unseen'``.
     shots: numbers of boxes k.
     draws: random choices of references per k.
+    known: training images among the references, the same ones in every draw.
     seed: of the draws.
 
   Returns:
@@ -59,10 +67,13 @@ def from_boxes(
   metrics, sd = {'old/before': mean(before, trained.classes)}, {}
   support: dict[str, int] = {}
   generator = np.random.default_rng(seed)
+  pool = made.split.train
+  others = np.random.default_rng(seed).permutation(len(pool))[:known]
+  without = [pool[place] for place in others]
   for k in shots:
     results = []
     for _ in range(draws):
-      references = _draw(made, new, k, generator)
+      references = _draw(made, new, k, generator, without)
       fitted = made.method.adapt(jax.random.key(seed), trained, references)
       report = score(fitted)
       support = report['support']
@@ -74,14 +85,20 @@ def from_boxes(
   return {'metrics': metrics, 'sd': sd, 'draws': draws, 'n': len(test), 'support': support}
 
 
-def _draw(made: experiment.Experiment, new: Sequence[str], k: int, generator) -> References:
-  """k boxes of each new class, each from the images in random order until there are enough."""
+def _draw(
+  made: experiment.Experiment,
+  new: Sequence[str],
+  k: int,
+  generator: np.random.Generator,
+  without: Sequence[int] = (),
+) -> References:
+  """k boxes of each new class, from the images in random order, and images without such boxes."""
   source = made.source
   copies = set(made.split.report.get('left_out', ()))  # of test or training images
   away = set(made.split.test) | {i for i, name in enumerate(source.names) if name in copies}
   wanted = {source.class_number(name): k for name in new}
   order = [i for i in generator.permutation(len(source)) if i not in away]
-  chosen: dict[int, list[int]] = {}
+  chosen: dict[int, list[int]] = {int(i): [] for i in without}
   for i in order:
     for place, label in enumerate(source.annotations['box_labels'][i]):
       if wanted.get(int(label), 0):

@@ -33,7 +33,7 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
     return
   try:
     _parse(define, values)
-    _remember_compilations()
+    remember_compilations()
     main(values)
   except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
     if debug:
@@ -49,7 +49,7 @@ def _fail(sentence: str):
   sys.exit(2)
 
 
-def _remember_compilations() -> None:
+def remember_compilations() -> None:
   """Keeps compiled programs between runs, unless JAX was told where (or not) to keep them."""
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     folder = os.path.join(os.path.expanduser('~'), '.cache', 'jaxdefect', 'compiled')
@@ -123,6 +123,16 @@ def define_config(values: flags.FlagValues) -> None:
     'config',
     None,
     'a file of configs/, FILE or FILE:variant; --config.x=v overrides',
+    flag_values=values,
+  )
+
+
+def define_false_alarm_rate(values: flags.FlagValues) -> None:
+  """Adds ``--false_alarm_rate``: another threshold for an anomaly method, after training."""
+  flags.DEFINE_float(
+    'false_alarm_rate',
+    None,
+    'of an anomaly method: another share of good parts that may be flagged',
     flag_values=values,
   )
 

@@ -2,7 +2,8 @@
 
 Reads the run's split, so it scores the very images that training never saw, and prints the figures
 with their intervals. --data=NAME:DIR tries the run on another data set, recognised from --shots
-references per class alone, over --draws random choices of references.
+references per class alone, over --draws random choices of references. --false_alarm_rate=0.01 sets
+another threshold for an anomaly method; the run stays as it is.
 """
 
 import dataclasses
@@ -25,12 +26,13 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_list('shots', ['1', '3', '5'], 'references per class', flag_values=values)
   flags.DEFINE_integer('draws', 100, 'random choices of references', flag_values=values)
   flags.DEFINE_string('out', '', 'JSON file to write', flag_values=values)
+  command.define_false_alarm_rate(values)
 
 
 def main(values: flags.FlagValues) -> None:
   command.require(values, 'workdir')
   directory = pathlib.Path(values.workdir)
-  run = experiment.read_run(directory)
+  run = experiment.read_run(directory, false_alarm_rate=values.false_alarm_rate)
   if values.data:
     name, _, folder = values.data.partition(':')
     source = data.load(name, dir=folder)
@@ -40,8 +42,8 @@ def main(values: flags.FlagValues) -> None:
   else:
     source, split = experiment.read_split(directory, run.config)
     batches = experiment.eval_batches(run.config, source, split.test, run.fitted.classes)
-    predictions, seen = runner.predict_all(run.method.predict, run.fitted, batches, keys=tasks.SEEN)
-    result = tasks.of(predictions).evaluate(predictions, seen, run.fitted.classes)
+    predictions, seen = tasks.predict_all(run.method, run.fitted, batches)
+    result = tasks.of(predictions).evaluate(predictions, seen, run.fitted)
   for name, value in result['metrics'].items():
     if '/' not in name or values.data:
       interval = result['intervals'].get(name)

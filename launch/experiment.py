@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 from jaxdefect import data, methods, optim, train
 from jaxdefect.contracts import DataSpec, Fitted, Method, References
 from jaxdefect.data import batching, box_splits, episodes, leakage, splits
+from jaxdefect.data.good_parts import GOOD
+from jaxdefect.evaluate import thresholds
 from jaxdefect.train import parallel
 
 _NOT_FOR_SOURCE = ('name', 'image_size', 'interpolation', 'max_boxes')
@@ -25,6 +27,7 @@ _NOT_FOR_SOURCE = ('name', 'image_size', 'interpolation', 'max_boxes')
 SPLITS = {
   'few_shot': splits.few_shot,
   'fraction': splits.fraction,
+  'good_only': splits.good_only,
   'unseen_classes': splits.unseen_classes,
   'naive': leakage.naive_split,  # for comparison alone
   'boxes_few_shot': box_splits.boxes_few_shot,
@@ -92,10 +95,15 @@ def make_method(config: ConfigDict, *, steps: int, axis_name: str | None = None)
 
 
 def load_pretrained(config: ConfigDict) -> tuple[Any, str]:
-  """Loads the start weights of ``config.pretrained``; ``(None, 'random')`` where none are named."""
+  """Loads the start weights of ``config.pretrained``; ``(None, 'random')`` where none are named.
+
+  A folder is a finished run, whose backbone is taken.
+  """
   settings = config.pretrained
   if not settings.weights:
     return None, 'random'
+  if pathlib.Path(settings.weights).is_dir():
+    return _backbone_of_run(pathlib.Path(settings.weights), config)
   from jaxdefect.convert import weights_from_torch
 
   loaded = weights_from_torch.load(
@@ -104,14 +112,35 @@ def load_pretrained(config: ConfigDict) -> tuple[Any, str]:
     stages=settings.stages,
     weights_dir=settings.dir or None,
   )
-  trains = config.method.get('update_statistics', True)
-  if loaded.folded and trains:
+  # A method without the setting never moves them.
+  settable = 'update_statistics' in inspect.signature(methods.load(config.method.name)).parameters
+  if loaded.folded and config.method.get('update_statistics', settable):
     raise ValueError(
       f'{settings.weights} has BatchNorm folded into the kernels, so its statistics must stay: '
       'set --config.method.update_statistics=False'
     )
   variables = {k: {'backbone': v} for k, v in loaded.variables.items()}
   return variables, f'{loaded.source} (sha256 {loaded.sha256[:12]})'
+
+
+def _backbone_of_run(directory: pathlib.Path, config: ConfigDict) -> tuple[Any, str]:
+  """The backbone of a finished run, as ``Method.init`` takes it."""
+  fitted = train.load_fitted(directory / 'fitted.safetensors')
+  if 'backbone' not in fitted.params:
+    raise ValueError(f'pretrained.weights is the run {directory}, whose method has no backbone')
+  theirs = read_config(directory).method
+  for name in ('backbone', 'stages', 'width'):
+    ours = config.method.get(name)
+    if name in theirs and name in config.method and theirs[name] != ours:
+      raise ValueError(
+        f'pretrained.weights is the run {directory} with method.{name} = {theirs[name]}, '
+        f'but this run has {ours}'
+      )
+  variables = {'params': {'backbone': fitted.params['backbone']}}
+  statistics = fitted.model_state.get('batch_stats', {})
+  if 'backbone' in statistics:
+    variables['batch_stats'] = {'backbone': statistics['backbone']}
+  return variables, f'backbone of the run {"/".join(directory.resolve().parts[-2:])}'
 
 
 def build(config: ConfigDict, seed: int, *, split_file: pathlib.Path | None = None) -> Experiment:
@@ -144,7 +173,26 @@ def build(config: ConfigDict, seed: int, *, split_file: pathlib.Path | None = No
   axis_name = parallel.axis_name(config.devices)
   method = make_method(config, steps=config.steps, axis_name=axis_name)
   pretrained, pretrained_source = load_pretrained(config)
+  if pretrained is not None:  # what does not fit is said before a file is written
+    jax.eval_shape(lambda key: method.init(key, spec, pretrained), jax.random.key(0))
+  check_calibration(config, split)
   return Experiment(config, source, split, spec, method, pretrained, pretrained_source, tasks)
+
+
+def check_calibration(config: ConfigDict, split: splits.Split) -> None:
+  """Refuses, before anything is trained, thresholds that there are too few good parts for."""
+  settings = config.get('calibration')
+  if settings is None:
+    return
+  if settings.kind not in ('split', 'cross'):
+    raise ValueError(f'calibration.kind is {settings.kind!r}; it can be split or cross')
+  if settings.kind == 'cross' and config.steps:
+    raise ValueError(
+      "calibration.kind 'cross' is for methods without training, but steps is "
+      f"{config.steps}; use 'split', which holds good parts back"
+    )
+  held = split.validation if settings.kind == 'split' else split.train
+  thresholds.check_enough(len(held), settings.false_alarm_rate)
 
 
 def load_tasks(config: ConfigDict, key: str, *, target: str = '') -> dict[str, data.Source]:
@@ -213,7 +261,12 @@ def max_boxes(config: ConfigDict) -> int | None:
 
 
 def classes_of(config: ConfigDict, source: data.Source, indices: Any) -> tuple[str, ...]:
-  """The classes among some images, or among their boxes, in the order of the source."""
+  """The classes among some images, or among their boxes, in the order of the source.
+
+  Where only good images train, all classes of the source, the good one first: they are tested.
+  """
+  if config.split.kind == 'good_only':
+    return (GOOD, *(name for name in source.classes if name != GOOD))
   count = source.counts if max_boxes(config) is None else source.box_counts
   return tuple(name for name, n in zip(source.classes, count(indices)) if n)
 
@@ -295,8 +348,12 @@ class Finished(NamedTuple):
   directory: pathlib.Path
 
 
-def read_run(directory: pathlib.Path) -> Finished:
+def read_run(directory: pathlib.Path, *, false_alarm_rate: float | None = None) -> Finished:
   """Reads a finished run: its config, its method and what it fitted.
+
+  Args:
+    directory: the folder of the run.
+    false_alarm_rate: of an anomaly method, instead of the one that it was calibrated for.
 
   Raises:
     ValueError: the folder holds no run, several seeds, or one that has not finished.
@@ -308,6 +365,8 @@ def read_run(directory: pathlib.Path) -> Finished:
       f'--workdir={directory / f"seed_{config.seeds[0]}"}'
     )
   fitted = train.load_fitted(directory / 'fitted.safetensors')
+  if false_alarm_rate is not None:
+    fitted = thresholds.with_false_alarm_rate(fitted, false_alarm_rate)
   return Finished(config, make_method(config, steps=config.steps), fitted, directory)
 
 

@@ -36,13 +36,15 @@ class Column(NamedTuple):
 
   Attributes:
     heading: name of the column.
-    metric: the figure in the report.
+    metric: the figure in the report, among its ``metrics`` or beside them.
     percent: whether it is a share, to be printed in %.
+    factor: by which any other figure is multiplied.
   """
 
   heading: str
   metric: str
   percent: bool = True
+  factor: float = 1
 
 
 class Table(NamedTuple):

@@ -46,10 +46,11 @@ def _row(table: Table, cell: Cell, runs: list[dict]) -> str:
 
 def _figure(runs: list[dict], column: Column) -> str:
   """``75.1 [73.0, 77.2]``: mean over seeds with its interval, or one run with its own."""
-  metric, factor = column.metric, 100 if column.percent else 1
-  if not all(metric in run['metrics'] for run in runs):
+  metric, factor = column.metric, 100 if column.percent else column.factor
+  figures = [run['metrics'].get(metric, run.get(metric)) for run in runs]
+  if None in figures:
     return ''  # nothing of the kind in such a run
-  values = [factor * run['metrics'][metric] for run in runs]
+  values = [factor * figure for figure in figures]
   if len(values) > 1:
     mean, _, low, high = intervals.mean_interval(values)
     high = min(high, 100) if column.percent else high

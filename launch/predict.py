@@ -1,8 +1,9 @@
 """Inspects a folder of pictures: python -m launch.predict --workdir=RUN --images=DIR --out=DIR.
 
 Writes OUT/predictions.csv, OUT/predictions.json and, per picture, OUT/overlays/<name>.png: the
-evidence for the predicted class on the run's one colour scale, or the boxes that a detector found.
---nooverlays leaves them out.
+evidence for the predicted class on the run's one colour scale, the boxes that a detector found, or
+the map of an anomaly method (and OUT/maps/<name>.npy, its raw values). --nooverlays leaves them
+out; --false_alarm_rate=0.01 sets another threshold for an anomaly method.
 """
 
 import csv
@@ -13,7 +14,6 @@ import shutil
 from absl import flags
 
 from jaxdefect import data
-from jaxdefect.evaluate import runner
 from launch import command, experiment, tasks
 
 
@@ -24,6 +24,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_bool(
     'overlays', True, 'draw the evidence or the boxes into each picture', flag_values=values
   )
+  command.define_false_alarm_rate(values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -31,11 +32,11 @@ def main(values: flags.FlagValues) -> None:
   out = pathlib.Path(values.out)
   if out.exists():
     raise ValueError(f'{out} exists already; --out must name a new folder')
-  run = experiment.read_run(pathlib.Path(values.workdir))
+  run = experiment.read_run(pathlib.Path(values.workdir), false_alarm_rate=values.false_alarm_rate)
   source = data.unlabelled(dir=values.images)
   data.verify(source, range(len(source)))
   batches = experiment.eval_batches(run.config, source, range(len(source)), source.classes)
-  predictions, seen = runner.predict_all(run.method.predict, run.fitted, batches, keys=tasks.SEEN)
+  predictions, seen = tasks.predict_all(run.method, run.fitted, batches)
   task = tasks.of(predictions)
   rows = task.table(run, predictions, seen, source)
   # Everything is written beside and moved in one step, so that OUT is whole or absent.

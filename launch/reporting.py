@@ -8,7 +8,6 @@ import jax
 
 from jaxdefect.contracts import Fitted, References, State, to_fitted
 from jaxdefect.data import task_pools
-from jaxdefect.evaluate import runner
 from jaxdefect.explain import report
 from jaxdefect.train import metric_log
 from launch import experiment, tasks
@@ -24,7 +23,7 @@ def validation(
 
   def evaluate(state: State) -> dict[str, float]:
     fitted = made.method.adapt(key, to_fitted(state, made.spec.classes), known)
-    predictions, seen = runner.predict_all(made.method.predict, fitted, batches, keys=tasks.SEEN)
+    predictions, seen = tasks.predict_all(made.method, fitted, batches)
     return tasks.of(predictions).validate(predictions, seen, fitted.classes)
 
   return evaluate
@@ -51,7 +50,7 @@ def validation_tasks(
     metrics: dict[str, float] = {}
     for name, known, batches in held:
       fitted = made.method.adapt(key, start, known)
-      predictions, seen = runner.predict_all(made.method.predict, fitted, batches, keys=tasks.SEEN)
+      predictions, seen = tasks.predict_all(made.method, fitted, batches)
       figures = tasks.of(predictions).validate(predictions, seen, fitted.classes)
       metrics |= {f'{metric}/{name}': value for metric, value in figures.items()}
     for metric in {name.split('/')[0] for name in metrics}:
@@ -70,6 +69,7 @@ def write(
   *,
   seed: int,
   seconds: float,
+  fit_seconds: float,
 ) -> dict[str, Any]:
   """Scores the test part and writes report.json and report.html.
 
@@ -79,20 +79,22 @@ def write(
     known: the references.
     directory: folder of the run.
     seed: of the run.
-    seconds: that training took.
+    seconds: that all this took, with opening the data.
+    fit_seconds: that training and ``adapt`` took.
 
   Returns:
     The report.
   """
   config, source, split = made.config, made.source, made.split
   batches = experiment.eval_batches(config, source, split.test, fitted.classes)
-  predictions, seen = runner.predict_all(made.method.predict, fitted, batches, keys=tasks.SEEN)
+  predictions, seen = tasks.predict_all(made.method, fitted, batches)
   task = tasks.of(predictions)
-  result = task.evaluate(predictions, seen, fitted.classes)
+  result = task.evaluate(predictions, seen, fitted)
   pictures = task.complete(made, fitted, known, predictions, seen, batches, directory, result)
   result |= {
     'seed': seed,
     'seconds': round(seconds, 1),
+    'fit_seconds': round(fit_seconds, 2),
     'start_weights': made.pretrained_source,
     'split': split.report,
     'config': config.to_dict(),

@@ -6,7 +6,9 @@ rendered from those files alone: --render does only that (and docs/parameters.md
 and the scores in README.md), --check fails if a page is not what the files and the code say.
 """
 
+import concurrent.futures
 import json
+import multiprocessing
 import pathlib
 from collections.abc import Sequence
 
@@ -17,6 +19,7 @@ from jaxdefect import data
 from jaxdefect.explain import report
 from launch import (
   adaptation,
+  anomaly_tables,
   command,
   evaluate,
   experiment,
@@ -45,7 +48,11 @@ def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
   """Trains (or finds trained) one seed of a cell and returns what the results page needs."""
   config = load_config(cell.config, cell.overrides, seed)
   directory = runs / _slug(cell.config, cell.overrides) / f'seed_{seed}'
-  result = train.train_seed(config, seed, directory)
+  start = config.pretrained.weights
+  if start.startswith(anomaly_tables.RUN):
+    start = start.removeprefix(anomaly_tables.RUN)
+    config.pretrained.weights = str(_start_run(start, seed, runs))
+  result = _train(config, seed, directory)
   if cell.shots == 'boxes':
     result = {**result, **_from_boxes(directory)}
   elif cell.shots == 'target':
@@ -53,6 +60,25 @@ def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
   elif cell.shots is not None:
     result = {**result, **_from_shots(cell, directory)}
   return compact(result)
+
+
+def _start_run(name: str, seed: int, runs: pathlib.Path) -> pathlib.Path:
+  """The run that gives another one its start weights, made where it is missing."""
+  directory = runs / _slug(name, {}) / f'seed_{seed}'
+  _train(load_config(name, {}, seed), seed, directory)
+  return directory
+
+
+def _train(config: ConfigDict, seed: int, directory: pathlib.Path) -> dict:
+  """Trains where it is not yet done; in a process of its own where the memory is measured."""
+  if 'calibration' not in config or (directory / 'report.json').exists():
+    return train.train_seed(config, seed, directory)
+  with concurrent.futures.ProcessPoolExecutor(
+    1,
+    mp_context=multiprocessing.get_context('spawn'),
+    initializer=command.remember_compilations,
+  ) as pool:
+    return pool.submit(train.train_seed, config, seed, directory).result()
 
 
 def _from_boxes(directory: pathlib.Path) -> dict:
@@ -91,6 +117,8 @@ def compact(result: dict) -> dict:
   keys = ('metrics', 'intervals', 'interval_kinds', 'confidence', 'n', 'classes', 'support')
   keys += ('confusion_matrix', 'seed', 'seconds', 'start_weights', 'versions', 'draws', 'sd')
   keys += ('parameters', 'training_boxes', 'test_boxes', 'history')
+  keys += ('threshold', 'nominal_false_alarm_rate', 'likely_false_alarm_rate', 'kinds')
+  keys += ('fit_seconds', 'ms_per_image', 'model_bytes', 'peak_bytes')
   kept = {k: result[k] for k in keys if k in result}
   if 'floor' in result:
     kept['floor'] = {'accuracy': result['floor']['metrics']['accuracy']}
@@ -100,6 +128,8 @@ def compact(result: dict) -> dict:
   for one in named:
     if 'dir' in one:
       one['dir'] = pathlib.PurePath(one['dir']).name
+    if '/' in (one.get('weights') or ''):  # a run
+      one['weights'] = '/'.join(pathlib.PurePath(one['weights']).parts[-2:])
   split = {k: v for k, v in result['split'].items() if k not in _LISTS}
   split['groups_of_near_duplicates'] = len(result['split'].get('near_duplicates', ()))
   return {**kept, 'split': split, 'config': config}
@@ -107,7 +137,7 @@ def compact(result: dict) -> dict:
 
 def _slug(config: str, overrides: dict) -> str:
   parts = [config.replace(':', '-')] + [f'{k.split(".")[-1]}-{v}' for k, v in overrides.items()]
-  return '_'.join(parts)
+  return '_'.join(parts).replace('/', '-').replace(':', '-')
 
 
 def define(values: flags.FlagValues) -> None:

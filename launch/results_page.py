@@ -19,6 +19,10 @@ time of training on a machine that other work shared: an upper bound, not a benc
 Detectors: average precision in %, as pycocotools has it; in brackets the 95 % interval, over seeds
 (Student) where there are several, over the test images of the one run (bootstrap) where there is
 one. M is millions of parameters, counted in the trained model.
+
+Anomaly methods: AUROC and average precision rank the test part; false alarms and misses are counted
+at a threshold that held-out good parts have set; PRO is the per-region overlap up to 30 %
+false-positive pixels.
 """
 
 

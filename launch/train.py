@@ -18,7 +18,7 @@ from jaxdefect.contracts import to_fitted
 from jaxdefect.data import splits
 from jaxdefect.evaluate.seeds import aggregate
 from jaxdefect.explain import report
-from launch import command, experiment, reporting, tasks
+from launch import calibration, command, experiment, reporting, tasks
 
 
 def train_seed(
@@ -43,6 +43,7 @@ def train_seed(
     evaluate = reporting.validation_tasks(made, key_adapt, seed=seed)
   elif config.evaluate_every and made.split.validation:
     evaluate = reporting.validation(made, known, key_adapt)
+  fit_started = time.monotonic()
   state = train.fit(
     made.method,
     key_train,
@@ -65,10 +66,15 @@ def train_seed(
     state = train.checkpoint.load(
       directory, train.checkpoint.make_template(made.method, made.spec), step='best'
     )
+  trained = to_fitted(state, made.spec.classes)
+  fitted = jax.block_until_ready(made.method.adapt(key_adapt, trained, known))
+  fit_seconds = time.monotonic() - fit_started
+  fitted = calibration.calibrate(made, key_adapt, trained, fitted, known)
   seconds = time.monotonic() - started
-  fitted = made.method.adapt(key_adapt, to_fitted(state, made.spec.classes), known)
   train.save_fitted(directory / 'fitted.safetensors', fitted)
-  return reporting.write(made, fitted, known, directory, seed=seed, seconds=seconds)
+  return reporting.write(
+    made, fitted, known, directory, seed=seed, seconds=seconds, fit_seconds=fit_seconds
+  )
 
 
 def reference_images(made: experiment.Experiment) -> tuple[int, ...]:

@@ -30,21 +30,41 @@ SIZE = 16
 SMALL = {
   'classifier': {'backbone': 'resnet18', 'stages': 1},
   'contrastive_margin': {'backbone': 'resnet18', 'stages': 1, 'projection': (8, 4)},
+  'deep_svdd': {'channels': (4, 6), 'kernel_size': 3, 'embedding': 5},
   'faster_rcnn': {
     **{'backbone': 'resnet18', 'stages': 1, 'width': 8, 'frozen_stages': 0, 'neck_channels': 8},
     **{'anchor_sizes': (6.0, 12.0), 'head_width': 16, 'classifier': 'prototype', 'embedding': 8},
     **{'rpn_samples': 8, 'proposals_before': 12, 'proposals': 8, 'regions': 8},
     **{'score_threshold': 0.0, 'max_detections': 5},
   },
+  'ganomaly': {'latent': 6, 'width': 4},
   'medetection': {'width': 4, 'blocks': 1, 'references': 2, 'fine_tune_epochs': 1},
+  'nearest_neighbor': {'backbone': 'resnet18', 'stages': 1, 'width': 8, 'projection': (8, 4)},
+  'padim': {'backbone': 'resnet18', 'layers': (1, 2), 'width': 8, 'dimensions': 5},
+  'spade': {'backbone': 'resnet18', 'layers': (1, 2), 'width': 8, 'images': 2},
+  'patchcore': {'width': 4, 'layers': (1, 2), 'coreset': 0.5, 'projection': 8},
+  'patch_svdd': {'patch_size': 8, 'strides': (4, 2), 'features': 4, 'width': 8, 'pairs': 2},
+  'uninformed_students': {
+    **{'stages': 1, 'width': 4, 'fields': (17,), 'students': 2, 'features': 4, 'channels': 2},
+    **{'window': 2, 'teacher_steps': 2, 'teacher_crops': 2, 'teacher_size': 16},
+  },
 }
 # Methods that learn to learn: they train on episodes of products, and know two classes.
 EPISODIC = {'medetection'}
 
 # Methods that know good parts, and score what differs from them.
-ANOMALY = set()
+ANOMALY = {
+  'deep_svdd',
+  'ganomaly',
+  'nearest_neighbor',
+  'padim',
+  'patch_svdd',
+  'patchcore',
+  'spade',
+  'uninformed_students',
+}
 # Methods that are fitted by adapt alone: they take no steps.
-STEPLESS = set()
+STEPLESS = {'padim', 'patchcore', 'spade'}
 
 # Methods that draw random views of their images.
 VIEWS = {
@@ -52,6 +72,7 @@ VIEWS = {
   'contrastive_margin': {'crop_scale': (0.5, 1.0)},
   'faster_rcnn': {'flips': True, 'scale': (0.8, 1.2)},
   'medetection': {'crop_scale': (0.5, 1.0)},
+  'nearest_neighbor': {'crop_scale': (0.5, 1.0)},
 }
 EXPLAINED = [name for name in methods.names() if methods.load(name)().activations is not None]
 DEPLOYED = [name for name in methods.names() if methods.load(name)().deploy is not None]
@@ -352,7 +373,7 @@ def test_faster_rcnn_linear_refuses_a_new_class():
 
 
 def test_faster_rcnn_prototypes_start_as_support_means_and_follow_the_batches():
-  method = detector(optimizer=optax.sgd(0.0), prototype_momentum=0.5)
+  method = detector(optimizer=optax.sgd(0.0), prototype_momentum=0.5, new_class='prototype')
   state = method.init(jax.random.key(0), spec())
   ready = method.prepare(jax.random.key(0), state, References(CLASSES, [batch()]))
   support = method.adapt(

@@ -41,6 +41,7 @@ def to_source(
   pictures: Sequence[Picture],
   *,
   masks: bool = False,
+  needs_defects: bool = True,
   columns: Mapping[str, Sequence[Any]] | None = None,
   notes: Sequence[Note] = (),
 ) -> Source:
@@ -51,6 +52,7 @@ def to_source(
     root: the folder that names are relative to.
     pictures: [N] in the order of the ``Source``.
     masks: whether there are masks: every defective picture has one then.
+    needs_defects: whether good pictures alone are an error; an anomaly method needs no others.
     columns: further annotations.
     notes: what was found when the data set was opened.
 
@@ -63,9 +65,10 @@ def to_source(
     ValueError: there is no good or no defective picture, or a defective one has no mask.
   """
   labels = [int(bool(one.kind)) for one in pictures]
-  for label, kind in enumerate(CLASSES):
+  for label, kind in enumerate(CLASSES if needs_defects else CLASSES[:1]):
     if label not in labels:
-      raise ValueError(f'{name} in {root} has no {kind} images; a task needs both kinds.')
+      needed = 'both kinds' if needs_defects else 'some'
+      raise ValueError(f'{name} in {root} has no {kind} images; a task needs {needed}.')
   found: dict[str, Sequence[Any]] = {'kind': tuple(one.kind for one in pictures)}
   if masks:
     for one in pictures:

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxdefect.data.box_splits import boxes_few_shot, boxes_fraction, boxes_unseen
 from jaxdefect.data.drawing import Drawing, limit, require_positive, rounded
+from jaxdefect.data.good_parts import GOOD
 from jaxdefect.data.source import Source
 from jaxdefect.data.split_record import Split, read, write
 
@@ -22,6 +23,7 @@ __all__ = [
   'boxes_unseen',
   'few_shot',
   'fraction',
+  'good_only',
   'read',
   'unseen_classes',
   'write',
@@ -180,3 +182,67 @@ def unseen_classes(
     'max_test': max_test,
   }
   return drawing.split('unseen_classes', settings, train, validation, test, references)
+
+
+def good_only(
+  source: Source,
+  *,
+  train: float,
+  seed: int,
+  groups: Sequence[int] | np.ndarray | None = None,
+  validation: float = 0.0,
+  max_test: int | None = None,
+) -> Split:
+  """Trains and validates on good images alone; the other good ones and all the rest test.
+
+  Of n images of the class ``'good'``, ``floor(train * n + 1/2)`` train; where groups do not fit
+  into that number, as many as fit. A good image in one group with an image of another class goes
+  to the test part with it. Only where the other good images are fewer than the shares ask for
+  (every board of DeepPCB has good and defective crops), such groups train and validate as well;
+  what is not good in them is left out then, and reported.
+
+  Args:
+    source: the data set; one of its classes is ``'good'``.
+    train: share of the good images for training, in (0, 1].
+    seed: which images.
+    groups: as in ``few_shot``.
+    validation: share of the good images for validation, by which thresholds are set.
+    max_test: as in ``few_shot``.
+
+  Returns:
+    The split.
+
+  Raises:
+    ValueError: the shares make no sense, there is no class ``'good'``, or a part would be empty.
+  """
+  if not (0 < train <= 1 and 0 <= validation < 1 and train + validation <= 1 + 1e-9):
+    raise ValueError(
+      f'train must lie in (0, 1] and validation in [0, 1 - train], got {train} and {validation}.'
+    )
+  good = source.class_number(GOOD)
+  drawing = Drawing(source, seed, groups)
+  number = source.counts(classes=[GOOD])[0]
+  wanted = rounded(np.array([train, validation]) * number).tolist()
+  room: dict[str, int] = dict(zip(('train', 'validation'), wanted))
+  parts: dict[str, list[int]] = {'train': [], 'validation': [], 'test': []}
+  pure, mixed = [], []
+  for members in drawing.whole_groups():
+    (pure if all(source.labels[i] == good for i in members) else mixed).append(members)
+  if sum(map(len, pure)) >= sum(wanted):
+    parts['test'] += [i for members in mixed for i in members]
+    mixed = []
+  for members in pure + mixed:
+    chosen = [i for i in members if source.labels[i] == good]
+    fits = [part for part in room if 0 < len(chosen) <= room[part]]
+    if fits:
+      room[fits[0]] -= len(chosen)
+    parts[fits[0] if fits else 'test'] += chosen if fits else members
+  for part, share in (('train', train), ('validation', validation), ('test', 1)):
+    if share and not parts[part]:
+      raise ValueError(
+        f'{source.name} has {number} good images ({drawing.different(GOOD)} different), which '
+        f'leaves none for {part} at train={train:g} and validation={validation:g}.'
+      )
+  test = limit(source, parts['test'], max_test)
+  settings = {'train': train, 'validation': validation, 'max_test': max_test}
+  return drawing.split('good_only', settings, parts['train'], parts['validation'], test)

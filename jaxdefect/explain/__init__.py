@@ -1,6 +1,7 @@
 """Pictures of what a model looks at, and the report that holds them."""
 
 from jaxdefect.explain import (
+  anomaly_figures,
   detection_figures,
   detections,
   gradcam,
@@ -12,6 +13,7 @@ from jaxdefect.explain import (
 )
 
 __all__ = [
+  'anomaly_figures',
   'detection_figures',
   'detections',
   'gradcam',

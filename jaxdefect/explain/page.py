@@ -35,6 +35,7 @@ body { margin: 0 auto; max-width: 68rem; padding: 2rem 1.5rem 4rem; background: 
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .2rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.6rem 0 .6rem; padding-bottom: .3rem;
   border-bottom: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.6rem 0 .2rem; }
 p { margin: .4rem 0; } .quiet, caption, figcaption, footer { color: var(--quiet); }
 .cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.4rem 0 .6rem; }
 .card { flex: 1 1 11rem; background: var(--card); border: 1px solid var(--line);

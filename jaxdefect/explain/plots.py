@@ -234,11 +234,14 @@ def k_shot_curve(
   return figure
 
 
-def color_scale(ceiling: float, *, label: str = 'evidence for the predicted class') -> Figure:
+def color_scale(
+  ceiling: float, *, floor: float = 0.0, label: str = 'evidence for the predicted class'
+) -> Figure:
   """The legend of the overlays: which colour means how much, seen on gray as in the pictures.
 
   Args:
     ceiling: value of the strongest colour.
+    floor: value up to which there is none.
     label: what is measured.
 
   Returns:
@@ -246,11 +249,13 @@ def color_scale(ceiling: float, *, label: str = 'evidence for the predicted clas
   """
   figure = figures.empty((4.2, 0.6))
   axes = figure.add_axes((0.02, 0.4, 0.96, 0.28))
-  values = np.broadcast_to(np.linspace(0, ceiling, 256), (2, 256))
-  ramp = overlays.overlay(np.full((2, 256), 140, np.uint8), values, ceiling=ceiling)
-  axes.imshow(ramp, aspect='auto', extent=(0, ceiling, 0, 1))
+  values = np.broadcast_to(np.linspace(0, 1, 256), (2, 256))
+  ramp = overlays.overlay(np.full((2, 256), 140, np.uint8), values, ceiling=1.0)
+  axes.imshow(ramp, aspect='auto', extent=(floor, ceiling, 0, 1))
   axes.set_yticks([])
-  axes.set_xticks([0, ceiling / 2, ceiling], ['0', f'{ceiling / 2:.3g}', f'{ceiling:.3g} and more'])
+  middle = (floor + ceiling) / 2
+  least = f'{floor:.3g} and less' if floor else '0'
+  axes.set_xticks([floor, middle, ceiling], [least, f'{middle:.3g}', f'{ceiling:.3g} and more'])
   axes.tick_params(labelsize=7.5, colors=figures.QUIET, length=2)
   for tick, side in zip(axes.get_xticklabels(), ('left', 'center', 'right')):
     tick.set_horizontalalignment(side)

@@ -1,8 +1,8 @@
 """``report.json`` for programs and ``report.html`` for people, from the same dict.
 
-The dict is that of ``evaluate.classification.evaluate`` or ``evaluate.average_precision.evaluate``
-(or their ``aggregate``), to which the launcher adds what it knows. Every part may be missing; what
-is missing is not shown.
+The dict is that of ``evaluate.classification.evaluate``, ``evaluate.average_precision.evaluate`` or
+``evaluate.anomaly.evaluate`` (or their ``aggregate``), to which the launcher adds what it knows.
+Every part may be missing; what is missing is not shown.
 
 ================ ===============================================================================
 key              meaning
@@ -14,6 +14,9 @@ key              meaning
 ``split``        ``Split.report``: ``kind``, ``seed``, ``counts`` (part -> class -> images),
                  ``near_duplicates`` (groups of names), ``left_out`` (names), and its arguments
 ``localisation`` the dict of ``evaluate.localisation.evaluate``
+``pixels``       the dict of ``evaluate.region_overlap.evaluate``
+``threshold``    of an anomaly method, with ``nominal_false_alarm_rate``, ``kinds`` (kind of defect
+                 -> images), ``fit_seconds``, ``ms_per_image``, ``model_bytes``, ``peak_bytes``
 ``config``       nested dict of the run's settings
 ``versions``     name -> version
 ``warnings``     sentences that the reader must see
@@ -31,7 +34,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxdefect.explain import detection_sections, page, sections
+from jaxdefect.explain import anomaly_sections, detection_sections, page, sections
+from jaxdefect.explain.anomaly_sections import Gallery
 from jaxdefect.explain.detection_figures import DrawnMistake
 from jaxdefect.explain.mistakes import Mistake
 from jaxdefect.explain.page import tag
@@ -51,6 +55,8 @@ def write_report(
   ceiling: float | None = None,
   misses: Sequence[DrawnMistake] = (),
   false_alarms: Sequence[DrawnMistake] = (),
+  galleries: Sequence[Gallery] = (),
+  map_scale: tuple[float, float] | None = None,
 ) -> pathlib.Path:
   """Writes ``report.html``, then ``report.json``; each appears whole or not at all.
 
@@ -64,6 +70,8 @@ def write_report(
     ceiling: colour scale of the mistakes' overlays.
     misses: of a detector, the worst ones first.
     false_alarms: of a detector, the worst ones first.
+    galleries: of an anomaly method, pictures with their maps.
+    map_scale: (floor, ceiling) of those maps' colours.
 
   Returns:
     Path of ``report.html``.
@@ -81,6 +89,8 @@ def write_report(
     ceiling=ceiling,
     misses=misses,
     false_alarms=false_alarms,
+    galleries=galleries,
+    map_scale=map_scale,
   )
   directory.mkdir(parents=True, exist_ok=True)
   _replace(directory / 'report.html', text)
@@ -131,6 +141,8 @@ def html(
   ceiling: float | None = None,
   misses: Sequence[DrawnMistake] = (),
   false_alarms: Sequence[DrawnMistake] = (),
+  galleries: Sequence[Gallery] = (),
+  map_scale: tuple[float, float] | None = None,
 ) -> str:
   """The page as text: no script, no external file; arguments as in ``write_report``."""
   _check(report)
@@ -147,6 +159,14 @@ def html(
       detection_sections.precision_recall(values),
       sections.curves(records, max_panels=12),
     ]
+  elif anomaly_sections.applies(values):
+    body += [
+      anomaly_sections.headline(values),
+      anomaly_sections.at_the_threshold(values),
+      anomaly_sections.pixels(values.get('pixels')),
+      sections.curves(records),
+      anomaly_sections.cost(values),
+    ]
   else:
     body += [
       sections.headline(values),
@@ -159,6 +179,7 @@ def html(
     body.append(tag('h2', 'Further figures'))
     body += [sections.figure(figure, caption) for caption, figure in figures]
   body += [
+    anomaly_sections.galleries(galleries, map_scale),
     sections.mistakes(mistakes, ceiling),
     detection_sections.mistakes('Worst misses', _MISSES, misses),
     detection_sections.mistakes('Worst false alarms', _FALSE_ALARMS, false_alarms),

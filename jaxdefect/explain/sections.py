@@ -15,11 +15,13 @@ _SHOWN = {
   *('metrics', 'intervals', 'interval_kinds', 'confidence', 'n', 'sd', 'n_seeds', 'per_seed'),
   *('support', 'classes', 'absent_classes', 'confusion_matrix', 'left_out', 'floor', 'split'),
   *('config', 'versions', 'warnings', 'title', 'precision_recall'),
+  *('fit_seconds', 'ms_per_image', 'model_bytes', 'peak_bytes'),
 }
 # Printed in percent.
 _PERCENT = {
   *('accuracy', 'map', 'map50', 'map75'),
   *('recall_at_0.1_fp', 'recall_at_0.5_fp', 'recall_at_1_fp'),
+  *('false_alarm_rate', 'miss_rate'),
 }
 KINDS = {
   'wilson': 'Wilson',

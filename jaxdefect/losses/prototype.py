@@ -12,7 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxdefect.losses.cosine import cosine_logits
+from jaxdefect.losses.cosine import cosine_logits, unit_vectors
 from jaxdefect.losses.cross_entropy import softmax_cross_entropy
 
 
@@ -63,6 +63,53 @@ def prototype_cross_entropy(
   return softmax_cross_entropy(logits, labels, class_weights=class_weights)
 
 
+def prototype_logits(
+  features: jax.Array,
+  prototypes: jax.Array,
+  *,
+  temperature: float,
+  background: jax.Array | None = None,
+  discriminants: jax.Array | None = None,
+) -> jax.Array:
+  r"""Logits whose softmax is the class probability, with classes that were added without training.
+
+  Trained classes have :math:`z_c = \cos(f, u_c) / \tau`. An added class has the log-odds
+  :math:`g_a = w_a \cdot \hat f + b_a` of a plane, against all that was known before:
+
+  .. math:: z_a = g_a + \log \sum_c e^{z_c}, \qquad p(a) = \frac{e^{g_a}}{1 + \sum_k e^{g_k}}
+
+  so that the trained classes keep their shares of what the added ones leave.
+
+  Args:
+    features: [N, D] of any length.
+    prototypes: [K, D], one row u per class; the first is the background's.
+    temperature: tau > 0.
+    background: [N] logits in place of the first column.
+    discriminants: [C, D + 1] weights w and offset b of the added classes, in their order, as
+      ``ops.linear_discriminant`` gives them. None where there are none.
+
+  Returns:
+    [N, K + C], float32 or wider.
+
+  >>> logits = prototype_logits(
+  ...   jnp.array([[2.0, 0.0]]),
+  ...   jnp.eye(2),
+  ...   temperature=1.0,
+  ...   discriminants=jnp.array([[3.0, 0.0, -3.0]]),
+  ... )
+  >>> [f'{float(p):.2f}' for p in jax.nn.softmax(logits)[0]]  # even odds for the added class
+  ['0.37', '0.13', '0.50']
+  """
+  logits = cosine_logits(features, prototypes.T, scale=1 / temperature)  # [N, K]
+  if background is not None:
+    logits = logits.at[:, 0].set(background)
+  if discriminants is None:
+    return logits
+  odds = jnp.matmul(unit_vectors(features), discriminants[:, :-1].T, precision='highest')
+  rest = jax.nn.logsumexp(logits, axis=1, keepdims=True)
+  return jnp.concatenate([logits, rest + odds + discriminants[:, -1]], axis=1)
+
+
 def class_means(
   features: jax.Array,
   labels: jax.Array,
@@ -103,6 +150,30 @@ def class_means(
   if axis_name is not None:
     sums, counts = jax.lax.psum((sums, counts), axis_name)
   return sums / jnp.maximum(counts, 1)[:, None], counts
+
+
+def centred_means(
+  features: jax.Array, labels: jax.Array, num_classes: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Mean directions of the classes as seen from their common middle.
+
+  Args:
+    features: [N, D].
+    labels: [N] integers.
+    num_classes: K.
+
+  Returns:
+    means [K, D] of ``unit_vectors(features - center)``, zero for a class without examples; counts
+    [K]; center [D], the mean over the classes that have examples.
+
+  >>> means, _, center = centred_means(jnp.array([[1.0], [5.0], [5.0]]), jnp.array([0, 2, 2]), 3)
+  >>> means[:, 0].tolist(), center.tolist()
+  ([-1.0, 0.0, 1.0], [3.0])
+  """
+  means, counts = class_means(features, labels, num_classes)
+  center = means.sum(axis=0) / (counts > 0).sum()
+  means, _ = class_means(unit_vectors(features - center), labels, num_classes)
+  return means, counts, center
 
 
 def update_prototypes(

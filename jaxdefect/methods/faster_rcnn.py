@@ -18,6 +18,9 @@ What the paper leaves open, and what is done here:
   classes that a batch lacks fall behind).
 - The paper's contrastive loss takes dot products, its probabilities cosines: cosines here.
 - A class added without training has no box regressor: with prototypes one regression serves all.
+- Nor was the embedding trained to hold it apart from anything: the mean of its boxes, the paper's
+  ``new_class='prototype'``, lies close to trained classes and background. ``'discriminant'`` is the
+  plane between its boxes and the other regions of their images (``ops.linear_discriminant``).
 
 Shape legend: N images, H x W pixels, M true boxes, A anchors, R sampled regions, K classes (0 is
 the background in ``logits``, not in ``labels``), D detections, F embedding size.
@@ -71,6 +74,7 @@ def make(
   temperature: float = 0.1,
   prototype_momentum: float = 0.99,
   background: Literal['linear', 'prototype'] = 'linear',
+  new_class: Literal['discriminant', 'prototype'] = 'discriminant',
   balance_classes: bool = False,
   anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0),
   anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
@@ -112,6 +116,8 @@ def make(
     temperature: tau.
     prototype_momentum: alpha of ``u <- alpha u + (1 - alpha) mean(f)``.
     background: how a prototype head knows the background.
+    new_class: how it knows a class that ``adapt`` adds. A discriminant needs references without the
+      class too, with or without boxes: it learns there what trained classes look like.
     balance_classes: weigh the class loss by N_max / N_c.
     anchor_sizes: one side per pyramid map, pixels of the network's image.
     anchor_ratios: height / width.
@@ -139,6 +145,7 @@ def make(
   for argument, value, allowed in (
     ('classifier', classifier, ('linear', 'prototype')),
     ('background', background, ('linear', 'prototype')),
+    ('new_class', new_class, ('discriminant', 'prototype')),
   ):
     if value not in allowed:
       raise ValueError(f'{argument} is {value!r}; it can be {", ".join(allowed)}')
@@ -183,19 +190,18 @@ def make(
   def pixels(image: jax.Array) -> jax.Array:
     return ops.normalize_pixels(image, mean=mean, std=std)
 
-  def variables_of(params: Any, model_state: Any) -> dict:
-    return {'params': params, 'batch_stats': model_state['batch_stats']}
+  def model(params: Any, model_state: Any) -> tuple[models.Detector, dict]:
+    variables = {'params': params, 'batch_stats': model_state['batch_stats']}
+    # Embeddings are compared with any number of classes.
+    num = 1 if prototypical else params['predictor']['cls_score']['bias'].shape[0] - 1
+    return network(num), variables
 
-  def propose(pyramid: models.Pyramid, size: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[N, P, 4] regions and [N, P] bool, no gradient."""
-    select = functools.partial(
-      ops.select_proposals,
-      level_sizes=pyramid.level_sizes,
-      num_before=proposals_before,
-      num_after=proposals,
-    )
-    return jax.vmap(select, (0, 0, None, 0))(
-      pyramid.objectness, pyramid.deltas, pyramid.anchors, size
+  limits: Any = {'num_before': proposals_before, 'num_after': proposals}
+
+  def search(params: Any, model_state: Any, batch: Batch) -> models.Regions:
+    image = pixels(batch['image'])
+    return models.find_regions(
+      *model(params, model_state), image, batch['size'], box_coder=_BOX_CODER, **limits
     )
 
   def class_logits(described: jax.Array, model_state: Any) -> jax.Array:
@@ -204,10 +210,14 @@ def make(
     if not prototypical:
       return described
     flat = described.reshape(-1, described.shape[-1])
-    prototypes = model_state['prototypes']
-    logits = losses.cosine_logits(flat[:, :embedding], prototypes.T, scale=1 / temperature)
-    if background == 'linear':  # starts where a cosine of one half stands
-      logits = logits.at[:, 0].set(0.5 / temperature + flat[:, -1])
+    logits = losses.prototype_logits(
+      flat[:, :embedding],
+      model_state['prototypes'],
+      temperature=temperature,
+      # Starts where a cosine of one half stands.
+      background=0.5 / temperature + flat[:, -1] if background == 'linear' else None,
+      discriminants=model_state.get('discriminants'),
+    )
     return logits.reshape(*described.shape[:2], -1)  # [N, R, K + 1]
 
   def init(key: jax.Array, spec: DataSpec, pretrained: Any = None) -> State:
@@ -237,8 +247,7 @@ def make(
         key_view, image, boxes, box_valid, batch['index'], **augmentation
       )
       size = jnp.full_like(size, jnp.float32(image.shape[1:3]))  # the picture may lie anywhere
-    module = network(_num_classes(params, model_state))
-    variables = variables_of(params, model_state)
+    module, variables = model(params, model_state)
     pyramid, updated = module.apply(
       variables, pixels(image), train=True, valid=valid, method='pyramid', mutable=['batch_stats']
     )
@@ -249,7 +258,7 @@ def make(
 
     target = jax.vmap(functools.partial(ops.region_targets, num=regions))(
       example_keys(key_region, batch['index']),
-      *propose(pyramid, size),
+      *models.propose(pyramid, size, **limits),
       boxes,
       batch['box_label'],
       box_valid,
@@ -298,22 +307,31 @@ def make(
     loss, rule, axis_name=axis_name, average_decay=average_decay, frozen=frozen
   )
 
-  @jax.jit
-  def describe(params: Any, model_state: Any, batch: Batch) -> jax.Array:
-    """Embeddings of the true boxes, [N, M, F]."""
-    module = network(_num_classes(params, model_state))
-    variables = variables_of(params, model_state)
-    pyramid = module.apply(variables, pixels(batch['image']), method='pyramid')
-    return module.apply(variables, pyramid, batch['boxes'], method='regions')[0][..., :embedding]
+  @functools.partial(jax.jit, static_argnames='others')
+  def describe(params: Any, model_state: Any, batch: Batch, *, others: bool):
+    """Embeddings [N, M, F] of the true boxes, their classes and which there are.
 
-  def embed(params: Any, model_state: Any, references: References) -> tuple[Any, Any]:
-    """Embeddings [B, F] and classes [B] of all boxes of the references."""
-    vectors, labels = [], []
+    With ``others`` also of all that is found, [N, M + P, F]; its class is -1 where no box is.
+    """
+    module, variables = model(params, model_state)
+    pyramid = module.apply(variables, pixels(batch['image']), method='pyramid')
+    true = tuple(batch[k] for k in ('boxes', 'box_label', 'box_valid'))
+    described = module.apply(variables, pyramid, true[0], method='regions')[0]
+    parts = described, *true[1:]
+    if others:
+      found = search(params, model_state, batch)
+      label = jax.vmap(ops.label_boxes)(found.boxes[:, :, 0], *true)
+      pairs = zip(parts, (found.described, label, found.valid))
+      parts = tuple(jnp.concatenate(pair, axis=1) for pair in pairs)
+    return parts[0][..., :embedding], parts[1], parts[2] & batch['valid'][:, None]
+
+  def embed(params: Any, model_state: Any, references: References, *, others: bool) -> Any:
+    """Embeddings [B, F] and classes [B] of the references' boxes, and of ``others``."""
+    found = []
     for batch in references.batches:
-      keep = np.asarray(batch['box_valid']) & np.asarray(batch['valid'])[:, None]
-      vectors.append(np.asarray(describe(params, model_state, batch))[keep])
-      labels.append(np.asarray(batch['box_label'])[keep])
-    return np.concatenate(vectors), np.concatenate(labels)
+      *parts, valid = map(np.asarray, describe(params, model_state, batch, others=others))
+      found.append([part[valid] for part in parts])
+    return map(np.concatenate, zip(*found))
 
   def prepare(key: jax.Array, state: State, references: References | None) -> State:
     """Sets the prototypes to the mean embeddings of the support set.
@@ -324,11 +342,8 @@ def make(
     del key
     if not prototypical or references is None:
       return state
-    vectors, labels = embed(state.params, state.model_state, references)
-    num = len(references.classes)
-    means, counts = losses.class_means(vectors, labels, num)
-    center = means.sum(0) / (counts > 0).sum()
-    means, _ = losses.class_means(losses.unit_vectors(vectors - center), labels, num)
+    vectors, labels = embed(state.params, state.model_state, references, others=False)
+    means, counts, center = losses.centred_means(vectors, labels, len(references.classes))
     old = state.model_state['prototypes']
     prototypes = old.at[1:].set(jnp.where(counts[:, None] > 0, means, old[1:]))
     params = jax.tree.map(lambda leaf: leaf, state.params)  # new dicts, the same arrays
@@ -347,53 +362,38 @@ def make(
         f'a detector with a linear classifier cannot learn the class {new[0]!r} without training; '
         "one with classifier='prototype' can"
       )
-    vectors, labels = embed(fitted.params, fitted.model_state, references)
-    num = len(references.classes)
-    means, counts = losses.class_means(losses.unit_vectors(vectors), labels, num)
-    rows = np.array([references.classes.index(c) for c in new])
+    # Once one class has a discriminant, later ones do: logits follow the order of the classes.
+    others = new_class == 'discriminant' or 'discriminants' in fitted.model_state
+    vectors, labels = embed(fitted.params, fitted.model_state, references, others=others)
+    rows = [references.classes.index(c) for c in new]
     for name, row in zip(new, rows):
-      if not counts[row]:
+      if not (labels == row).any():
         raise ValueError(f'the references hold no box of the class {name!r}')
-    prototypes = jnp.concatenate([fitted.model_state['prototypes'], means[rows]])
-    model_state = {**fitted.model_state, 'prototypes': prototypes}
+    vectors = losses.unit_vectors(vectors)
+    column = 'discriminants' if others else 'prototypes'
+    fit = ops.linear_discriminant if others else lambda x, own: x[own].mean(0)
+    more = jnp.stack([fit(vectors, labels == row) for row in rows])
+    more = jnp.concatenate([fitted.model_state.get(column, more[:0]), more])
+    model_state = {**fitted.model_state, column: more}
     return dataclasses.replace(fitted, model_state=model_state, classes=fitted.classes + new)
 
   def predict(fitted: Fitted, batch: Batch) -> Detections:
-    params, model_state = fitted.params, fitted.model_state
-    module = network(_num_classes(params, model_state))
-    variables = variables_of(params, model_state)
-    pyramid: Any = module.apply(variables, pixels(batch['image']), method='pyramid')
-    found, found_valid = propose(pyramid, batch['size'])
-    outputs: Any = module.apply(variables, pyramid, found, method='regions')
-    scores = jax.nn.softmax(class_logits(outputs[0], model_state))[..., 1:]  # [N, P, K]
-    box_deltas = outputs[1].reshape(*found.shape[:2], -1, 4)
-    if not prototypical:
-      box_deltas = box_deltas[:, :, 1:]  # [N, P, K, 4], without the background's
-    boxes = ops.decode_boxes(box_deltas, found[:, :, None], _BOX_CODER)
-
+    found = search(fitted.params, fitted.model_state, batch)
+    scores = jax.nn.softmax(class_logits(found.described, fitted.model_state))[..., 1:]  # [N, P, K]
+    boxes = found.boxes if prototypical else found.boxes[:, :, 1:]  # without the background's
     select = functools.partial(
       ops.select_detections,
       score_threshold=score_threshold,
       iou_threshold=nms_threshold,
       num_after=max_detections,
     )
-    boxes = jax.vmap(ops.clip_boxes)(boxes, batch['size'])
-    kept = Detections(*jax.vmap(select)(scores, boxes, found_valid))
+    kept = Detections(*jax.vmap(select)(scores, boxes, found.valid))
     return kept._replace(valid=kept.valid & batch['valid'][:, None])
 
   @functools.partial(jax.jit, static_argnames='layer')
   def sampling(fitted: Fitted, batch: Batch, *, layer: str) -> jax.Array:
     """Offsets [N, h, w, 18] of a deformable convolution of stride 1, ``'layer3.1/conv2'``."""
-    params, model_state = fitted.params, fitted.model_state
-    module = network(_num_classes(params, model_state))
-    return models.sampling_offsets(
-      module, variables_of(params, model_state), pixels(batch['image']), layer
-    )
+    module, variables = model(fitted.params, fitted.model_state)
+    return models.sampling_offsets(module, variables, pixels(batch['image']), layer)
 
   return Method(init, prepare, step, adapt, predict, sampling=sampling if deformable else None)
-
-
-def _num_classes(params: Any, model_state: Any) -> int:
-  if 'prototypes' in model_state:
-    return model_state['prototypes'].shape[0] - 1
-  return params['predictor']['cls_score']['bias'].shape[0] - 1

@@ -8,14 +8,19 @@ from jaxdefect.models.coordinate_attention import CoordinateAttention
 from jaxdefect.models.deform_conv import DeformConv
 from jaxdefect.models.detector import BoxEmbedder, Detector, Pyramid, detector, sampling_offsets
 from jaxdefect.models.fpn import FPN, GSFPN, pyramid_strides
+from jaxdefect.models.ganomaly import Discriminator, Generator
 from jaxdefect.models.gsconv import GSBottleneck, GSConv, VoVGSCSP, shuffle_channels
 from jaxdefect.models.medetection import MeDetection, MeDetectionOutputs, medetection
 from jaxdefect.models.normalization import BatchNorm, GroupNorm
+from jaxdefect.models.one_class_encoder import OneClassEncoder
+from jaxdefect.models.patch_features import PatchFeatures, pooled_features
 from jaxdefect.models.pooling import global_average_pool, max_pool
 from jaxdefect.models.pretrained import merge_pretrained
 from jaxdefect.models.recogniser import ProjectionMLP, Recogniser, Recognition
+from jaxdefect.models.region_search import Regions, find_regions, propose
 from jaxdefect.models.rpn import RPNHead
 from jaxdefect.models.siamese import SiameseStem, VGGStem
+from jaxdefect.models.transposed_convolution import ConvTranspose, conv_transpose2d
 
 __all__ = [  # noqa: RUF022 - plain order, as in every room
   'Backbone',
@@ -24,34 +29,44 @@ __all__ = [  # noqa: RUF022 - plain order, as in every room
   'BoxPredictor',
   'Conv',
   'Conv4',
+  'ConvTranspose',
   'CoordinateAttention',
   'DeformConv',
   'Detector',
+  'Discriminator',
   'FPN',
   'GSBottleneck',
   'GSBoxHead',
   'GSConv',
   'GSFPN',
+  'Generator',
   'GroupNorm',
   'MLPBoxHead',
   'MeDetection',
   'MeDetectionOutputs',
+  'OneClassEncoder',
+  'PatchFeatures',
   'ProjectionMLP',
   'Pyramid',
   'RPNHead',
   'Recogniser',
   'Recognition',
+  'Regions',
   'SiameseStem',
   'VGGStem',
   'VoVGSCSP',
   'backbone',
   'conv2d',
+  'conv_transpose2d',
   'detector',
+  'find_regions',
   'global_average_pool',
   'is_frozen',
   'max_pool',
   'medetection',
   'merge_pretrained',
+  'pooled_features',
+  'propose',
   'pyramid_strides',
   'sampling_offsets',
   'shuffle_channels',

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdefect.ops.boxes import encode_boxes
-from jaxdefect.ops.matching import match_boxes, sample_matches
+from jaxdefect.ops.matching import POSITIVE, match_boxes, sample_matches
 
 Weights = tuple[float, float, float, float]
 
@@ -136,3 +136,27 @@ def region_targets(
     positive=positive,
     valid=sample.valid,
   )
+
+
+def label_boxes(
+  boxes: jax.Array,
+  true: jax.Array,
+  labels: jax.Array,
+  valid: jax.Array,
+  *,
+  threshold: float = 0.5,
+) -> jax.Array:
+  """The class of the true box that each box of one image finds.
+
+  Args:
+    boxes: [A, 4] pixels.
+    true: [M, 4] true boxes, pixels.
+    labels: [M] their classes.
+    valid: [M] bool, False marks padding.
+    threshold: least IoU.
+
+  Returns:
+    [A] labels, -1 for boxes that find nothing.
+  """
+  matches = match_boxes(boxes, true, valid, high=threshold, low=threshold)
+  return jnp.where(matches.kind == POSITIVE, labels[matches.target], -1)

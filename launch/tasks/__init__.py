@@ -3,22 +3,27 @@
 A task names its ``EVALUATOR`` (whose ``READS`` says which predictions it takes) and has:
 
 - ``HEADLINES``: the metrics that a run prints,
-- ``evaluate(predictions, seen, classes)``: the report dict,
+- ``evaluate(predictions, seen, fitted)``: the report dict,
 - ``validate(predictions, seen, classes)``: the few metrics that may choose an epoch,
 - ``complete(made, fitted, known, predictions, seen, batches, directory, result)``: adds to the
   report what the task alone knows, and returns the pictures of report.html,
 - ``warnings(result)``: what the reader of a report must not overlook,
 - ``table(run, predictions, seen, source)``: the rows of predictions.json, one per picture,
 - ``flat(rows, classes)``: the same as lines of predictions.csv, the header first,
-- ``draw(folder, run, source, batches, rows)``: one PNG per picture.
+- ``draw(folder, run, source, batches, rows)``: one PNG per picture,
+- where predictions are large, ``reduce(predictions)``: what the functions above need of them.
 """
 
+import functools
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
-from launch.tasks import detection, recognition
+from jaxdefect.contracts import Batch, Fitted, Method
+from jaxdefect.evaluate import runner
+from launch.tasks import anomaly, detection, recognition
 
-_TASKS = {task.EVALUATOR.READS: task for task in (recognition, detection)}
+_TASKS = {task.EVALUATOR.READS: task for task in (recognition, detection, anomaly)}
 
 # Columns of a batch that some task needs beside the predictions.
 SEEN = ('label', 'index', 'boxes', 'box_label', 'box_valid', 'size', 'scale')
@@ -29,5 +34,22 @@ def of(predictions: Any) -> ModuleType:
   return _TASKS[type(predictions)]
 
 
+def predict_all(
+  method: Method, fitted: Fitted, batches: Iterable[Batch]
+) -> tuple[Any, dict[str, Any]]:
+  """``evaluate.predict_all`` with the columns and the part of the predictions that tasks need."""
+  return runner.predict_all(_reduced(method.predict), fitted, batches, keys=SEEN)
+
+
+@functools.lru_cache(maxsize=8)  # The same function again is not compiled again.
+def _reduced(predict: Callable) -> Callable:
+  def reduced(fitted: Fitted, batch: Batch) -> Any:
+    predictions = predict(fitted, batch)
+    reduce = getattr(of(predictions), 'reduce', None)
+    return predictions if reduce is None else reduce(predictions)
+
+  return reduced
+
+
 # The metrics that a run prints, of whatever task.
-HEADLINES = tuple(name for task in _TASKS.values() for name in task.HEADLINES)
+HEADLINES = tuple(dict.fromkeys(name for task in _TASKS.values() for name in task.HEADLINES))

@@ -17,9 +17,9 @@ HEADLINES = ('map50', 'map', 'recall_at_1_fp')
 SHOWN_SCORE = 0.5
 
 
-def evaluate(predictions: Any, seen: dict, classes: tuple[str, ...]) -> dict[str, Any]:
+def evaluate(predictions: Any, seen: dict, fitted: Any) -> dict[str, Any]:
   """The report of ``evaluate.average_precision``."""
-  return average_precision.evaluate(predictions, seen, classes)
+  return average_precision.evaluate(predictions, seen, fitted.classes)
 
 
 def validate(predictions: Any, seen: dict, classes: tuple[str, ...]) -> dict[str, float]:

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdefect.evaluate import classification, linear_probe, localisation, runner
+from jaxdefect.contracts import AnomalyMaps
+from jaxdefect.evaluate import anomaly, classification, linear_probe, localisation, runner
 from jaxdefect.explain import gradcam, mistakes, overlays, plots
 from launch import experiment
 
@@ -16,9 +17,27 @@ EVALUATOR = classification
 HEADLINES = ('accuracy', 'macro_f1', 'auroc')
 
 
-def evaluate(predictions: Any, seen: dict, classes: tuple[str, ...]) -> dict[str, Any]:
-  """The report of ``evaluate.classification``."""
-  return classification.evaluate(predictions, seen['label'], classes)
+def evaluate(predictions: Any, seen: dict, fitted: Any) -> dict[str, Any]:
+  """The report of ``evaluate.classification``; of good or defective, also as an inspection's."""
+  report = classification.evaluate(predictions, seen['label'], fitted.classes)
+  if set(fitted.classes) == {anomaly.GOOD, anomaly.DEFECT}:
+    _as_inspection(report, predictions, seen['label'])
+  return report
+
+
+def _as_inspection(report: dict[str, Any], predictions: Any, labels: Any) -> None:
+  """Adds the figures that anomaly methods have, so that the two can stand side by side."""
+  places = [report['classes'].index(name) for name in (anomaly.DEFECT, anomaly.GOOD)]
+  margins = predictions.scores[:, places[0]] - predictions.scores[:, places[1]]
+  found = anomaly.evaluate(AnomalyMaps(margins, margins), labels, report['classes'])
+  for key in ('metrics', 'intervals', 'interval_kinds'):
+    report[key] |= {name: found[key][name] for name in ('fpr95',) if name in found[key]}
+  for name, recall in (('false_alarm_rate', 'recall/good'), ('miss_rate', 'recall/defect')):
+    if recall in report['metrics']:
+      low, high = report['intervals'][recall]
+      report['metrics'][name] = 1 - report['metrics'][recall]
+      report['intervals'][name] = [1 - high, 1 - low]
+      report['interval_kinds'][name] = report['interval_kinds'][recall]
 
 
 def validate(predictions: Any, seen: dict, classes: tuple[str, ...]) -> dict[str, float]:
@@ -85,7 +104,8 @@ def _floor(made: experiment.Experiment, classes: tuple[str, ...], batches: Any) 
   training = experiment.eval_batches(made.config, made.source, references, classes)
   probe = linear_probe.fit(training, classes)
   predictions, seen = runner.predict_all(linear_probe.predict, probe, batches)
-  return {'name': 'linear model on pixels', **evaluate(predictions, seen, classes)}
+  report = classification.evaluate(predictions, seen['label'], classes)
+  return {'name': 'linear model on pixels', **report}
 
 
 def warnings(result: dict[str, Any]) -> list[str]:

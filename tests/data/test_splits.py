@@ -244,3 +244,57 @@ def test_real_neu(data_dir):
     assert source.counts(share.train) == (240,) * 6
     for one in (split, share):
       assert not (pair & set(one.train) and pair & set(one.test))
+
+
+def _product(good=40, defect=10, grades=0):
+  labels = np.repeat([0, 1, 2], [good, defect, grades])
+  names = tuple(f'{i}.png' for i in range(len(labels)))
+  pixels = [np.full((8, 8, 1), i, np.uint8) for i in range(len(labels))]
+  return Source('made', ('good', 'defect', 'grey'), names, labels, pixels.__getitem__)
+
+
+def test_good_only_tests_whatever_is_not_good():
+  source = _product(grades=5)
+  split = splits.good_only(
+    source, train=0.5, validation=0.25, seed=0, groups=_singles(source), max_test=None
+  )
+  assert source.counts(split.train) == (20, 0, 0)
+  assert source.counts(split.validation) == (10, 0, 0)
+  assert source.counts(split.test) == (10, 10, 5)
+  assert split.report['kind'] == 'good_only'
+  assert split.report['left_out'] == []
+  assert set(split.train).isdisjoint(split.validation + split.test)
+
+
+def test_good_only_keeps_groups_whole_and_beside_their_defects():
+  source = _product()
+  groups = _singles(source)
+  groups[:10] = groups[:10] // 2 * 2  # pairs of good ones
+  groups[10], groups[11] = 40, 41  # copies of defects
+  for seed in range(5):
+    split = splits.good_only(source, train=0.6, validation=0.2, seed=seed, groups=groups)
+    assert {10, 11} <= set(split.test)
+    assert source.counts(split.test)[1] == 10
+    sides = [{groups[i] for i in part} for part in (split.train, split.validation, split.test)]
+    assert not (sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2])
+    assert 23 <= len(split.train) <= 24
+
+
+def test_good_only_where_every_group_has_a_defect():
+  source = _product(20, 10)
+  groups = np.r_[np.arange(20) // 2, np.arange(10)]  # two good ones and a defect each
+  split = splits.good_only(source, train=0.5, validation=0.2, seed=1, groups=groups)
+  assert source.counts(split.train) == (10, 0, 0)
+  assert source.counts(split.validation) == (4, 0, 0)
+  assert source.counts(split.test) == (6, 3, 0)
+  assert len(split.report['left_out']) == 7  # the defects of the seven other groups
+
+
+def test_good_only_rejects_in_one_sentence():
+  source = _product(3, 2)
+  with pytest.raises(ValueError, match=r'leaves none for validation at train=0\.9'):
+    splits.good_only(source, train=0.9, validation=0.1, seed=0, groups=_singles(source))
+  with pytest.raises(ValueError, match='train must lie in'):
+    splits.good_only(source, train=0.9, validation=0.2, seed=0, groups=_singles(source))
+  with pytest.raises(ValueError, match="no class 'good'"):
+    splits.good_only(_source(), train=0.5, seed=0, groups=_singles(_source()))

@@ -162,6 +162,20 @@ def test_elpv_rejects_in_one_sentence(tmp_path):
     data.load('elpv', dir=tmp_path, threshold=0)
 
 
+def test_elpv_grades_are_four_classes(tmp_path):
+  source = data.load('elpv', dir=_elpv(tmp_path, CELLS), grades=True)
+  assert source.classes == ('good', 'possibly good', 'possibly defective', 'defect')
+  assert source.labels.tolist() == [1, 2, 0, 3]
+  assert source.annotations['kind'] == ('possibly good', 'possibly defective', '', 'defect')
+
+
+def test_product_without_a_defect(tmp_path):
+  _picture(tmp_path / 'plug/good/1.png')
+  source = data.load('product', dir=tmp_path / 'plug', needs_defects=False)
+  assert source.classes == ('good', 'defect')
+  assert source.counts() == (1, 0)
+
+
 def test_product_every_other_folder_is_a_defect(tmp_path):
   for name in ('Good/1.png', 'Good/deep/2.png', 'bent/1.png', 'dirty/1.png', '.git/1.png'):
     _picture(tmp_path / 'plug' / name)

@@ -4,6 +4,7 @@ S. Deitsch et al., Solar Energy 185 (2019) 455-468; C. Buerhop-Lutz et al., EU P
 graded each cell: 0 (functional), 1/3 (functional, not sure), 2/3 (defective, not sure), 1.
 """
 
+import dataclasses
 import os
 import pathlib
 
@@ -14,10 +15,16 @@ from jaxdefect.data.source import Source
 
 LABELS = 'labels.csv'
 CELLS = ('mono', 'poly')
+# By thirds of the probability.
+GRADES = ('good', 'possibly good', 'possibly defective', 'defect')
 
 
 def make(
-  *, dir: str | os.PathLike[str], cells: str | None = None, threshold: float = 0.5
+  *,
+  dir: str | os.PathLike[str],
+  cells: str | None = None,
+  threshold: float = 0.5,
+  grades: bool = False,
 ) -> Source:
   """Opens ``dir/labels.csv`` and the images that it names.
 
@@ -28,10 +35,13 @@ def make(
     cells: ``'mono'`` or ``'poly'`` for cells of mono- or polycrystalline silicon alone, which are
       two products; None takes both.
     threshold: a cell counts as defective from this probability on, in (0, 1].
+    grades: whether the classes are the experts' four grades, for the probabilities 0, 1/3, 2/3 and
+      1, instead of two; ``threshold`` means nothing then.
 
   Returns:
     The images with the annotations ``probability`` (float32), ``cell`` (``'mono'`` or
-    ``'poly'``) and ``kind`` (``'defect'`` or ``''``: the types are not labelled).
+    ``'poly'``) and ``kind`` (``'defect'`` or ``''``: the types are not labelled; with ``grades``
+    the grade of what is not good).
 
   Raises:
     FileNotFoundError: the list, or an image that it names, is missing.
@@ -70,15 +80,20 @@ def make(
     )
   rows.sort(key=lambda row: row[0].as_posix())
   # Thirds are written with many digits, but not with all.
-  pictures = [
-    products.Picture(one, 'defect' if p >= threshold - 1e-6 else '') for one, p, _ in rows
-  ]
-  return products.to_source(
+  grade = [round(3 * p) for _, p, _ in rows]
+  if grades:
+    kinds = [GRADES[g] if g else '' for g in grade]
+  else:
+    kinds = ['defect' if p >= threshold - 1e-6 else '' for _, p, _ in rows]
+  source = products.to_source(
     f'elpv_{cells}' if cells else 'elpv',
     root,
-    pictures,
+    [products.Picture(one, kind) for (one, *_), kind in zip(rows, kinds)],
     columns={
       'probability': tuple(np.float32(p) for _, p, _ in rows),
       'cell': tuple(cell for *_, cell in rows),
     },
   )
+  if not grades:
+    return source
+  return dataclasses.replace(source, classes=GRADES, labels=np.asarray(grade, np.int32))

@@ -16,6 +16,7 @@ def make(
   masks: str | os.PathLike[str] | None = None,
   suffixes: Sequence[str] = decode.SUFFIXES,
   name: str = '',
+  needs_defects: bool = True,
 ) -> Source:
   """Opens ``dir/good/**/<image>`` and ``dir/<kind of defect>/**/<image>``.
 
@@ -30,6 +31,7 @@ def make(
       task without masks.
     suffixes: file endings that count as images.
     name: of the task; ``''`` takes the folder's.
+    needs_defects: False allows a folder with good pictures alone, where no defect is known yet.
 
   Returns:
     The images, named by their path below ``dir``, with the annotations ``kind`` (the folder, or
@@ -55,7 +57,9 @@ def make(
         mask = _mask(pathlib.Path(masks) / path.relative_to(root))
       pictures.append(products.Picture(path, kind=kind, mask=mask))
   title = name or root.resolve().name
-  return products.to_source(title, root, pictures, masks=masks is not None)
+  return products.to_source(
+    title, root, pictures, masks=masks is not None, needs_defects=needs_defects
+  )
 
 
 def tasks(*, dir: str | os.PathLike[str], good: str = 'good') -> dict[str, Source]:
