@@ -12,8 +12,9 @@ Two stages of nearest neighbours in a gallery of good images:
 
 So the paper's score of an image is not made from its map (``score='images'``); the maximum of the
 map (``score='map'``) is the alternative, for small defects; docs/results.md has both. The paper
-takes the three stages at stride 4: at 224 pixels that compares 3136 places with 50 x 3136 others of 448 features for every image, 220
-billion multiplications; stages 2 and 3 at stride 8, the default here, need 12 billion.
+takes the three stages at stride 4: at 224 pixels that compares 3136 places with 50 x 3136 others
+of 448 features for every image, 220 billion multiplications; stages 2 and 3 at stride 8, the
+default here, need 12 billion.
 
 Shape legend: N images, M images of the gallery, K of them near, P = h x w places, F and D features.
 """
