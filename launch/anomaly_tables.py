@@ -53,7 +53,9 @@ _NOTE = (
   'asked for on average), 30 % and all defects are tested; groups of near-copies stay whole. One '
   'seed; intervals over the test images (bootstrap; Wilson for false alarms and misses). '
   'Magnetic-Tile: pictures of one tile stay together. DeepPCB: crops of one board stay together, '
-  'so that the defects of 70 % of the boards are left out; its masks are boxes. ELPV: probability '
+  'so that the defects of 70 % of the boards are left out; its masks are boxes. Pictures of one '
+  'tile or board are alike, so the threshold knows fewer parts than pictures there, and 5 % is not '
+  'promised (six exposures of one tile with a mark are six false alarms). ELPV: probability '
   '0 is good and 1 defective; the cells between count in no figure here. '
 )
 _COST = (
