@@ -91,11 +91,8 @@ def make(
     return normalize_pixels(image, mean=mean, std=std)
 
   def init(key: jax.Array, spec: DataSpec, pretrained: Any = None) -> State:
-    image = spec.batch['image']
-    blank = jnp.zeros((1, *image.shape[1:]), jnp.float32)
-    variables = network(len(spec.classes)).init(key, blank)
-    if pretrained is not None:
-      variables = models.merge_pretrained(variables, pretrained)
+    module = network(len(spec.classes))
+    variables = models.initial_variables(key, module, spec.batch['image'], pretrained=pretrained)
     params = variables['params']
     model_state = {'batch_stats': variables['batch_stats']}
     if balance_classes:

@@ -124,9 +124,7 @@ def make(
   def init(key: jax.Array, spec: DataSpec, pretrained: Any = None) -> State:
     key_network, key_classes = jax.random.split(key)
     image = spec.batch['image']
-    variables = network.init(key_network, jnp.zeros((1, *image.shape[1:]), jnp.float32))
-    if pretrained is not None:
-      variables = models.merge_pretrained(variables, pretrained)
+    variables = models.initial_variables(key_network, network, image, pretrained=pretrained)
     shape = (projection[-1], len(spec.classes))
     params = {**variables['params'], 'class_weights': jax.random.normal(key_classes, shape)}
     model_state = {'batch_stats': variables['batch_stats']}

@@ -109,10 +109,7 @@ def make(
     return normalize_pixels(image, mean=mean, std=std)
 
   def init(key: jax.Array, spec: DataSpec, pretrained: Any = None) -> State:
-    blank = jnp.zeros((1, *spec.batch['image'].shape[1:]), jnp.float32)
-    variables = network.init(key, blank)
-    if pretrained is not None:
-      variables = models.merge_pretrained(variables, pretrained)
+    variables = models.initial_variables(key, network, spec.batch['image'], pretrained=pretrained)
     model_state = {'batch_stats': variables['batch_stats']}
     return optim.initial_state(variables['params'], model_state, rule, average_decay=average_decay)
 

@@ -100,20 +100,11 @@ def make(
   kept = min(dimensions, network.features)
 
   def init(key: jax.Array, spec: DataSpec, pretrained: Any = None) -> State:
-    blank = jnp.zeros((1, *spec.batch['image'].shape[1:]), jnp.float32)
-    variables = network.init(key, blank)
-    if pretrained is not None:
-      variables = models.merge_pretrained(variables, pretrained)
+    variables = models.initial_variables(key, network, spec.batch['image'], pretrained=pretrained)
     model_state = {'batch_stats': variables['batch_stats']}
     return optim.initial_state(variables['params'], model_state, optax.identity())
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
-  def step(key: jax.Array, state: State, batch: Batch) -> tuple[State, dict]:
-    del key, state, batch
-    raise ValueError('padim takes no steps: it is fitted by adapt; set steps=0')
+  prepare, step = optim.no_steps('padim')
 
   def embed(fitted: Fitted, image: jax.Array, dims: jax.Array) -> jax.Array:
     """[N, H, W, 3] pixels -> [N, h, w, d]."""

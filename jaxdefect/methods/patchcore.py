@@ -115,19 +115,11 @@ def make(
   network = models.PatchFeatures(trunk, layers=tuple(layers), neighbourhood=neighbourhood)
 
   def init(key: jax.Array, spec: DataSpec, pretrained: Any = None) -> State:
-    image = spec.batch['image']
-    variables = network.init(key, jnp.zeros((1, *image.shape[1:]), jnp.float32))
-    if pretrained is not None:
-      variables = models.merge_pretrained(variables, pretrained)
+    variables = models.initial_variables(key, network, spec.batch['image'], pretrained=pretrained)
     model_state = {'batch_stats': variables['batch_stats']}
     return optim.initial_state(variables['params'], model_state, optax.identity())
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
-  def step(key: jax.Array, state: State, batch: Batch) -> tuple[State, dict]:
-    raise ValueError('patchcore takes no steps: it is fitted by adapt; set steps=0')
+  prepare, step = optim.no_steps('patchcore')
 
   def variables_of(fitted: Fitted) -> dict[str, Any]:
     return {'params': fitted.params, 'batch_stats': fitted.model_state['batch_stats']}

@@ -15,7 +15,7 @@ from jaxdefect.models.normalization import BatchNorm, GroupNorm
 from jaxdefect.models.one_class_encoder import OneClassEncoder
 from jaxdefect.models.patch_features import PatchFeatures, pooled_features
 from jaxdefect.models.pooling import global_average_pool, max_pool
-from jaxdefect.models.pretrained import merge_pretrained
+from jaxdefect.models.pretrained import initial_variables, merge_pretrained
 from jaxdefect.models.recogniser import ProjectionMLP, Recogniser, Recognition
 from jaxdefect.models.region_search import Regions, find_regions, propose
 from jaxdefect.models.rpn import RPNHead
@@ -61,6 +61,7 @@ __all__ = [  # noqa: RUF022 - plain order, as in every room
   'detector',
   'find_regions',
   'global_average_pool',
+  'initial_variables',
   'is_frozen',
   'max_pool',
   'medetection',

@@ -1,12 +1,34 @@
-"""Laying pretrained variables over fresh ones."""
+"""The variables that a network starts from: fresh ones, with pretrained ones laid over them."""
 
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 PyTree = Any
+
+
+def initial_variables(
+  key: jax.Array, network: nn.Module, image: Any, *, pretrained: PyTree = None
+) -> Any:
+  """Initialises a network that is called on images.
+
+  Args:
+    key: typed PRNG key.
+    network: called as ``network(x)`` on [N, H, W, C] float32.
+    image: array or ``jax.ShapeDtypeStruct`` [N, H, W, C], for its shape.
+    pretrained: as ``merge_pretrained`` takes it; None leaves all variables fresh.
+
+  Returns:
+    ``{'params': ..., 'batch_stats': ...}``.
+
+  Raises:
+    ValueError: as ``merge_pretrained``.
+  """
+  variables = network.init(key, jnp.zeros((1, *image.shape[1:]), jnp.float32))
+  return variables if pretrained is None else merge_pretrained(variables, pretrained)
 
 
 def merge_pretrained(

@@ -2,7 +2,7 @@
 
 from jaxdefect.optim import partition
 from jaxdefect.optim.fine_tune import balanced_rows, fine_tune
-from jaxdefect.optim.gradient import gradient_step, initial_state
+from jaxdefect.optim.gradient import gradient_step, initial_state, no_steps
 from jaxdefect.optim.inner_loop import inner_loop, maml_losses
 from jaxdefect.optim.optimizers import adam, sgd
 from jaxdefect.optim.schedules import schedule
@@ -15,6 +15,7 @@ __all__ = [
   'initial_state',
   'inner_loop',
   'maml_losses',
+  'no_steps',
   'partition',
   'schedule',
   'sgd',

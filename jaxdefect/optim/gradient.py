@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdefect.contracts import Batch, State
+from jaxdefect.contracts import Batch, References, State
 from jaxdefect.optim import partition
 
 AVERAGE = 'average_params'
@@ -141,3 +141,24 @@ def _share_of_newest(decay, step):
   """Weight of the newest value in an average of step + 1 values; 1 for the first."""
   decay = jnp.asarray(decay, jnp.float32)
   return (1 - decay) / (1 - decay ** (step.astype(jnp.float32) + 1))
+
+
+def no_steps(name: str) -> tuple[Callable[..., State], Callable[..., tuple[State, dict]]]:
+  """``prepare`` and ``step`` of a method that ``adapt`` alone fits.
+
+  Args:
+    name: of the method, for the sentence that ``step`` raises.
+
+  Returns:
+    ``prepare``, which changes nothing, and ``step``, which raises a ``ValueError``.
+  """
+
+  def prepare(key: jax.Array, state: State, references: References | None) -> State:
+    del key, references
+    return state
+
+  def step(key: jax.Array, state: State, batch: Batch) -> tuple[State, dict]:
+    del key, state, batch
+    raise ValueError(f'{name} takes no steps: it is fitted by adapt; set steps=0')
+
+  return prepare, step
