@@ -11,6 +11,7 @@ On a machine with torch alone, ``pip install --no-deps jaxdefect`` is all that i
 Shape legend: N images, H x W pixels, F pooled features, D embedding, K classes, M references.
 """
 
+import functools
 import pathlib
 import pickle
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from jaxdefect.convert.torch_backbones import (
   ResNetV2,
 )
 from jaxdefect.convert.torch_deployed import Deployed
+from jaxdefect.convert.torch_efficientnet import EfficientNet
 from jaxdefect.convert.torch_medetection import MeDetection
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
   'Backbone',
   'Classifier',
   'Deployed',
+  'EfficientNet',
   'MeDetection',
   'MobileNetV2',
   'MobileNetV2Gluon',
@@ -54,6 +57,8 @@ _OTHERS = {
   'mobilenet_v2': MobileNetV2,
   'mobilenet_v2_gluon': MobileNetV2Gluon,
   'resnet50_v2': ResNetV2,
+  'efficientnet_b0': functools.partial(EfficientNet, 'b0'),
+  'efficientnet_b3': functools.partial(EfficientNet, 'b3'),
 }
 
 
@@ -61,8 +66,8 @@ def backbone(name: str, *, stages: int | None = None, width: int = 64) -> Backbo
   """Makes a network without classifier by the name that it has in ``models.backbone``.
 
   Args:
-    name: resnet10, resnet18, resnet34, resnet50, resnet101, mobilenet_v2, mobilenet_v2_gluon or
-      resnet50_v2.
+    name: resnet10, resnet18, resnet34, resnet50, resnet101, mobilenet_v2, mobilenet_v2_gluon,
+      resnet50_v2, efficientnet_b0 or efficientnet_b3.
     stages: 1 to 4; None means all four.
     width: channels of a ResNet's first stage.
 

@@ -1,13 +1,15 @@
-"""Pretrained weights from torchvision-shaped and Gluon files, whole or a declared part.
+"""Pretrained weights from torchvision-shaped, Gluon and timm files, whole or a declared part.
 
 timm's ``resnet18``, ``resnet34``, ``resnet50`` and ``resnet101`` use torchvision's keys, classifier
-included (``fc``), and load the same way; timm's MobileNetV2 has names of its own and is refused.
+included (``fc``), and load the same way. Its ``efficientnet_b0`` and ``efficientnet_b3`` have names
+of their own and load too, but not its ``tf_efficientnet_*``, which are other networks (see
+``timm_efficientnet``). timm's MobileNetV2 has names of its own and is refused.
 """
 
 import functools
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdefect import models
-from jaxdefect.convert import gluon, state_dicts, torch_params
+from jaxdefect.convert import gluon, state_dicts, timm_efficientnet, torch_params
 
 _STAGES = 4
 _EPSILON = 1e-5
@@ -25,6 +27,8 @@ _EPSILON = 1e-5
 _FILE_NAMES = {
   'resnet50_v2': ('resnet50_v2', 'resnet50v2_gluon'),
   'mobilenet_v2_gluon': ('mobilenet_v2_gluon', 'mobilenetv2_gluon'),
+  'efficientnet_b0': ('efficientnet_b0', 'efficientnet_b0_rwightman', 'efficientnet_b0_ra'),
+  'efficientnet_b3': ('efficientnet_b3', 'efficientnet_b3_rwightman', 'efficientnet_b3_ra2'),
 }
 
 
@@ -73,12 +77,14 @@ def load(
     A ``Pretrained``; ``models.merge_pretrained(variables, pretrained.variables)`` uses it.
 
   Raises:
-    ValueError: no such file, an unreadable one, or one that does not fit; one sentence naming the
-      file, the key, what came and what is allowed.
+    ValueError: no such file, an unreadable one, one that does not fit, or timm's port of a
+      TensorFlow network; one sentence naming the file, the key, what came and what is allowed.
     ModuleNotFoundError: a PyTorch file, and torch is not installed.
   """
   template = _template(backbone, stages)
   path = find(path_or_name, weights_dir=weights_dir)
+  if backbone in timm_efficientnet.BACKBONES:
+    timm_efficientnet.refuse_tensorflow(path)
   state = state_dicts.read(path)
   names = _Names(backbone, tuple(state))
   wanted = names.of(template)
@@ -145,10 +151,20 @@ class _Names:
   """The keys that a file for one backbone uses."""
 
   def __init__(self, backbone: str, keys: tuple[str, ...]):
-    self._prefix = gluon.prefix(backbone, keys) if backbone in gluon.BACKBONES else None
-    if self._prefix is not None:
-      self.head = gluon.head_keys(backbone, self._prefix)
-      self.example = gluon.file_key(self._prefix, ('conv0', 'kernel'))
+    self._rename: Callable[[str, tuple[str, ...]], str] = torch_params.torch_key
+    if backbone in gluon.BACKBONES:
+      prefix = gluon.prefix(backbone, keys)
+      self._rename = lambda collection, path: gluon.file_key(prefix, path)
+      self.head = gluon.head_keys(backbone, prefix)
+      self.example = gluon.file_key(prefix, ('conv0', 'kernel'))
+    elif backbone in timm_efficientnet.BACKBONES and timm_efficientnet.is_timm(keys):
+      self._rename = lambda collection, path: timm_efficientnet.file_key(
+        torch_params.torch_key(collection, path)
+      )
+      self.head, self.example = timm_efficientnet.HEAD, 'blocks.0.0.conv_dw.weight'
+    elif backbone in timm_efficientnet.BACKBONES:
+      self.head = ('classifier.1.weight', 'classifier.1.bias')
+      self.example = 'features.1.0.block.0.0.weight'
     elif backbone == 'mobilenet_v2':
       self.head, self.example = ('classifier.1.weight', 'classifier.1.bias'), 'features.0.0.weight'
     else:
@@ -156,14 +172,14 @@ class _Names:
 
   def of(self, template: Mapping) -> dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]]:
     """File key -> (collection, path, shape in the file) for every leaf of a template."""
-    wanted = {}
-    for collection, path, leaf in torch_params.leaves(template):
-      if self._prefix is None:
-        key = torch_params.torch_key(collection, path)
-      else:
-        key = gluon.file_key(self._prefix, path)
-      wanted[key] = (collection, path, torch_params.torch_shape(path, leaf.shape))
-    return wanted
+    return {
+      self._rename(collection, path): (
+        collection,
+        path,
+        torch_params.torch_shape(path, leaf.shape),
+      )
+      for collection, path, leaf in torch_params.leaves(template)
+    }
 
 
 @functools.lru_cache(maxsize=16)

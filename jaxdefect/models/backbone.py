@@ -4,11 +4,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxdefect.models.efficientnet import EfficientNet
 from jaxdefect.models.mobilenet_v2 import MobileNetV2
 from jaxdefect.models.resnet import BasicBlock, Bottleneck, ResNet
 from jaxdefect.models.resnet_v2 import ResNetV2
 
-Backbone = ResNet | ResNetV2 | MobileNetV2
+Backbone = ResNet | ResNetV2 | MobileNetV2 | EfficientNet
 
 RESNETS = {
   'resnet10': (BasicBlock, (1, 1, 1, 1)),
@@ -17,7 +18,9 @@ RESNETS = {
   'resnet50': (Bottleneck, (3, 4, 6, 3)),
   'resnet101': (Bottleneck, (3, 4, 23, 3)),
 }
-NAMES = (*RESNETS, 'mobilenet_v2', 'resnet50_v2', 'mobilenet_v2_gluon')
+# Factors on the channels and on the blocks of B0.
+EFFICIENTNETS = {'efficientnet_b0': (1.0, 1.0), 'efficientnet_b3': (1.2, 1.4)}
+NAMES = (*RESNETS, 'mobilenet_v2', 'resnet50_v2', 'mobilenet_v2_gluon', *EFFICIENTNETS)
 
 
 def backbone(
@@ -40,9 +43,9 @@ def backbone(
   which parameters get no gradient, ``module.stage_features`` the channels of every map.
 
   Args:
-    name: resnet18, resnet34, resnet50, resnet101, mobilenet_v2 (interchangeable with
-      torchvision's), resnet50_v2 or mobilenet_v2_gluon (with MXNet Gluon's); resnet10 (one block
-      per stage, for training from nothing).
+    name: resnet18, resnet34, resnet50, resnet101, mobilenet_v2, efficientnet_b0, efficientnet_b3
+      (interchangeable with torchvision's), resnet50_v2 or mobilenet_v2_gluon (with MXNet Gluon's);
+      resnet10 (one block per stage, for training from nothing).
     stages: the network ends after this stage, 1 to 4. None means all four.
     width: channels of a ResNet's stem and first stage; 64 is the published network.
     frozen_stages: k >= 1 gives the stem and the first k stages no gradient, so that their
@@ -105,6 +108,9 @@ def backbone(
     )
   if width != 64:
     raise ValueError(f'width is {width}; {name} has its published width only (64 or nothing).')
+  if name in EFFICIENTNETS:
+    channels, blocks = EFFICIENTNETS[name]
+    return EfficientNet(width=channels, depth=blocks, stages=stages, **settings)
   if name == 'resnet50_v2':
     return ResNetV2(depths=(3, 4, 6, 3)[:stages], **settings)
   return MobileNetV2(stages=stages, gluon=name == 'mobilenet_v2_gluon', **settings)

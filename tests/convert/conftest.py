@@ -32,6 +32,8 @@ def randomise():
           norm.bias.normal_(0.0, 0.2, generator=generator)
         elif isinstance(norm, torch.nn.Conv2d):
           torch.nn.init.kaiming_normal_(norm.weight, nonlinearity='linear', generator=generator)
+          if norm.bias is not None:
+            norm.bias.normal_(0.0, 0.2, generator=generator)
         elif isinstance(norm, torch.nn.Linear):
           norm.weight.normal_(0.0, norm.in_features**-0.5, generator=generator)
           norm.bias.normal_(generator=generator)

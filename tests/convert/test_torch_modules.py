@@ -90,7 +90,7 @@ def test_same_gluon_file_gives_the_same_maps(tmp_path, randomise, gluon_state, n
 
 def test_truncated_twin_gives_the_first_maps(randomise):
   x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-  for name in ('resnet18', 'mobilenet_v2', 'resnet50_v2', 'mobilenet_v2_gluon'):
+  for name in ('resnet18', 'mobilenet_v2', 'resnet50_v2', 'mobilenet_v2_gluon', 'efficientnet_b0'):
     whole, part = torch_modules.backbone(name).eval(), torch_modules.backbone(name, stages=2).eval()
     state = whole.state_dict()
     part.load_state_dict({key: state[key] for key in part.state_dict()})

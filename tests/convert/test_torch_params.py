@@ -17,6 +17,8 @@ _BACKBONES = (
   'mobilenet_v2',
   'resnet50_v2',
   'mobilenet_v2_gluon',
+  'efficientnet_b0',
+  'efficientnet_b3',
 )
 
 

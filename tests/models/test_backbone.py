@@ -18,6 +18,8 @@ PARAMETERS = {
   'resnet101': 44_549_160,
   'mobilenet_v2': 3_504_872,
   'mobilenet_v2_gluon': 3_504_872 + 32 * 32 + 2 * 32,
+  'efficientnet_b0': 5_288_548,
+  'efficientnet_b3': 12_233_232,
 }
 NAMES = (*PARAMETERS, 'resnet50_v2')
 
