@@ -5,6 +5,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 RUN := runs/synthetic
+# Test processes; most of a test's time is compiling, which one core does.
+JOBS ?= 2
 
 .PHONY: train test lint clean
 
@@ -13,7 +15,7 @@ train: .venv/run
 	$(BIN)/python -m launch.convert --workdir=$(RUN) --to=torch --out=$(RUN)/model.pt
 
 test: .venv/test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile
 
 lint: .venv/test
 	$(BIN)/ruff check

@@ -112,13 +112,23 @@ def write_results(name: str, device: str, cases: dict[str, Any], **facts: Any) -
     **facts,
     'cases': cases,
   }
-  slug = re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')
-  path = RESULTS / f'{name}-{slug}.json'
+  path = _path(name, device)
   path.parent.mkdir(exist_ok=True)
   part = path.with_suffix('.part')
   part.write_text(json.dumps(report, indent=2) + '\n')
   part.replace(path)
   return path
+
+
+def read_cases(name: str, device: str) -> dict[str, Any]:
+  """What ``write_results`` has written before; nothing where it has not."""
+  path = _path(name, device)
+  return json.loads(path.read_text())['cases'] if path.exists() else {}
+
+
+def _path(name: str, device: str) -> pathlib.Path:
+  slug = re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')
+  return RESULTS / f'{name}-{slug}.json'
 
 
 def _version(package: str) -> str | None:

@@ -87,7 +87,7 @@ def get_config(variant: str = '') -> ConfigDict:
     c.pretrained.weights = ''
     c.method.update_statistics = True
     c.optimizer.warmup_steps = 20
-    c.batch_size, c.steps = 32, 400
+    c.batch_size, c.steps = 32, 200
 
   if variant == 'smoke':
     c.data = ConfigDict({'name': 'synthetic_tasks', 'texture': 'woven', 'mark': 'stain'})

@@ -19,7 +19,7 @@ from absl import flags
 
 from jaxdefect import data, train
 from jaxdefect.contracts import Batch, Fitted, References
-from jaxdefect.data import split_record
+from jaxdefect.data import duplicates, split_record
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.evaluate import thresholds
 from launch import command, experiment
@@ -142,7 +142,13 @@ def _recalibrated(
     raise ValueError(f'{run.directory} has no threshold that --held_out could set again')
   rate = float(str(np.float32(fitted.calibration['false_alarm_rate'])))
   batches = experiment.eval_batches(run.config, held, range(len(held)), held.classes)
-  return thresholds.calibrate(run.method.predict, fitted, batches, false_alarm_rate=rate)
+  return thresholds.calibrate(
+    run.method.predict,
+    fitted,
+    batches,
+    false_alarm_rate=rate,
+    groups=duplicates.find(held),
+  )
 
 
 class _Shifted:

@@ -1,10 +1,8 @@
 """From ``config.calibration`` to a threshold: what stands between ``adapt`` and ``predict``."""
 
 import jax
-import numpy as np
 
 from jaxdefect.contracts import Fitted, References
-from jaxdefect.data import Source
 from jaxdefect.evaluate import cross_calibration, thresholds
 from launch import experiment
 
@@ -32,10 +30,12 @@ def calibrate(
   settings = made.config.get('calibration')
   if settings is None:
     return fitted
-  rate = settings.false_alarm_rate
+  rate, groups = settings.false_alarm_rate, made.split.groups(made.source)
   if settings.kind == 'split':
     held = experiment.eval_batches(made.config, made.source, made.split.validation, fitted.classes)
-    return thresholds.calibrate(made.method.predict, fitted, held, false_alarm_rate=rate)
+    return thresholds.calibrate(
+      made.method.predict, fitted, held, false_alarm_rate=rate, groups=groups
+    )
   return cross_calibration.calibrate(
     made.method,
     key,
@@ -44,15 +44,6 @@ def calibrate(
     known,
     false_alarm_rate=rate,
     folds=settings.folds,
-    groups=groups_of(made.source, made.split.report.get('near_duplicates', ())),
+    groups=groups,
     steps=made.config.steps,
   )
-
-
-def groups_of(source: Source, near_duplicates) -> np.ndarray:
-  """Group of each image, from the names that a split reports as near-copies."""
-  groups = np.arange(len(source))
-  place = {name: i for i, name in enumerate(source.names)}
-  for names in near_duplicates:
-    groups[[place[name] for name in names]] = place[names[0]]
-  return groups

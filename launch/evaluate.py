@@ -43,6 +43,7 @@ def main(values: flags.FlagValues) -> None:
     source, split = experiment.read_split(directory, run.config)
     batches = experiment.eval_batches(run.config, source, split.test, run.fitted.classes)
     predictions, seen = tasks.predict_all(run.method, run.fitted, batches)
+    seen['group'] = split.groups(source)[seen['index']]
     result = tasks.of(predictions).evaluate(predictions, seen, run.fitted)
   for name, value in result['metrics'].items():
     if '/' not in name or values.data:

@@ -175,11 +175,11 @@ def build(config: ConfigDict, seed: int, *, split_file: pathlib.Path | None = No
   pretrained, pretrained_source = load_pretrained(config)
   if pretrained is not None:  # what does not fit is said before a file is written
     jax.eval_shape(lambda key: method.init(key, spec, pretrained), jax.random.key(0))
-  check_calibration(config, split)
+  check_calibration(config, source, split)
   return Experiment(config, source, split, spec, method, pretrained, pretrained_source, tasks)
 
 
-def check_calibration(config: ConfigDict, split: splits.Split) -> None:
+def check_calibration(config: ConfigDict, source: data.Source, split: splits.Split) -> None:
   """Refuses, before anything is trained, thresholds that there are too few good parts for."""
   settings = config.get('calibration')
   if settings is None:
@@ -192,7 +192,8 @@ def check_calibration(config: ConfigDict, split: splits.Split) -> None:
       f"{config.steps}; use 'split', which holds good parts back"
     )
   held = split.validation if settings.kind == 'split' else split.train
-  thresholds.check_enough(len(held), settings.false_alarm_rate)
+  different = set(split.groups(source)[list(held)].tolist())
+  thresholds.check_enough(len(different), settings.false_alarm_rate)
 
 
 def load_tasks(config: ConfigDict, key: str, *, target: str = '') -> dict[str, data.Source]:

@@ -50,6 +50,9 @@ def _figure(runs: list[dict], column: Column) -> str:
   figures = [run['metrics'].get(metric, run.get(metric)) for run in runs]
   if None in figures:
     return ''  # nothing of the kind in such a run
+  if isinstance(figures[0], list):  # a range
+    low, high = (factor * sum(ends) / len(ends) for ends in zip(*figures))
+    return f'{low:.1f} to {high:.1f}'
   values = [factor * figure for figure in figures]
   if len(values) > 1:
     mean, _, low, high = intervals.mean_interval(values)

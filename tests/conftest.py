@@ -16,6 +16,13 @@ jax.config.update('jax_compilation_cache_dir', str(_CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
+@pytest.fixture(autouse=True, scope='module')
+def _forget_programs():
+  """Compiled programs of one file serve no other; all of them together take 8 GB."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='session')
 def golden_dir() -> pathlib.Path:
   return pathlib.Path(__file__).parent / 'golden'

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from jaxdefect.data import decode
 from jaxdefect.data.in_threads import each
 from jaxdefect.data.source import Source
@@ -39,6 +41,14 @@ class Split:
     seen = collections.Counter(i for part in PARTS for i in getattr(self, part))
     if seen and max(seen.values()) > 1:
       raise ValueError(f'The image at place {max(seen, key=seen.__getitem__)} is in two parts.')
+
+  def groups(self, source: Source) -> np.ndarray:
+    """[N] int, alike for near-copies and pictures of one part, which no split tears apart."""
+    groups = np.arange(len(source))
+    place = {name: i for i, name in enumerate(source.names)}
+    for names in self.report.get('near_duplicates', ()):
+      groups[[place[name] for name in names]] = place[names[0]]
+    return groups
 
 
 def write(path: str | os.PathLike[str], source: Source, split: Split) -> None:

@@ -30,6 +30,7 @@ def evaluate(
   *,
   calibration: Mapping[str, Any] | None = None,
   kinds: Sequence[str] | None = None,
+  groups: np.ndarray | None = None,
   confidence: float = 0.95,
   num_resamples: int = 1000,
   seed: int = 0,
@@ -48,6 +49,8 @@ def evaluate(
     calibration: ``Fitted.calibration``, for its ``threshold`` and ``false_alarm_rate``; None
       leaves out all that needs a threshold.
     kinds: [N] name of each image's defect, for the recall of each; None leaves it out.
+    groups: [N] the part that each image is of, where there are several of one; the intervals count
+      parts then. None means that every image is of another part.
     confidence: coverage of the intervals, in (0, 1).
     num_resamples: bootstrap resamples of the images.
     seed: makes the bootstrap repeatable.
@@ -61,7 +64,8 @@ def evaluate(
       are several; per further class ``auroc/<class>`` (against the good ones) and
       ``flagged/<class>``. What is undefined is absent.
     - ``intervals``: name -> [low, high]; Wilson for shares of images, bootstrap over images for
-      the AUROCs, ``average_precision``, ``fpr95`` and ``f1``; ``interval_kinds``, ``confidence``.
+      the AUROCs, ``average_precision``, ``fpr95`` and ``f1``, both over groups where there are
+      such; ``interval_kinds``, ``confidence``.
     - ``n``, ``support`` (class -> images), ``classes``, ``absent_classes``, with a threshold
       ``threshold``, ``nominal_false_alarm_rate`` and
       ``likely_false_alarm_rate`` (``thresholds.rate_interval``), and ``kinds`` (kind -> images).
@@ -71,6 +75,7 @@ def evaluate(
   """
   scores, labels = _checked(predictions, labels, classes)
   n, good = len(scores), list(classes).index(GOOD)
+  own = np.arange(n) if groups is None else np.asarray(groups)
   support = np.bincount(labels, minlength=len(classes))
   defects = defective(labels, classes)
   apart = [k for k, name in enumerate(classes) if name not in (GOOD, DEFECT)]
@@ -91,10 +96,10 @@ def evaluate(
       report['intervals'][name] = [float(end) for end in interval]
       report['interval_kinds'][name] = kind
 
-  def share(name: str, hits: int, of: int) -> None:
-    if of:
-      interval = intervals.wilson(int(hits), int(of), confidence=confidence)
-      put(name, 'wilson', hits / of, interval)
+  def share(name: str, hits: np.ndarray, of: np.ndarray) -> None:
+    if of.any():
+      interval = intervals.clustered_wilson(hits[of], own[of], confidence=confidence)
+      put(name, 'wilson', hits[of].mean(), interval)
 
   def ranked(name: str, statistic: Any, positive: np.ndarray, *columns: np.ndarray) -> None:
     rows = positive | (labels == good)
@@ -108,6 +113,7 @@ def evaluate(
         confidence=confidence,
         seed=seed,
         weighted=True,
+        groups=own[rows],
       )
       put(name, 'bootstrap', value, interval)
 
@@ -130,21 +136,20 @@ def evaluate(
     report['likely_false_alarm_rate'] = list(likely)
   flagged = scores > threshold
   ranked('f1', _f1, defects, flagged)
-  hits, alarms = int((flagged & defects).sum()), int((flagged & (labels == good)).sum())
   if defects.any():
-    share('precision', hits, hits + alarms)
-  share('recall', hits, int(defects.sum()))
-  share('miss_rate', int(defects.sum()) - hits, int(defects.sum()))
-  share('false_alarm_rate', alarms, int(support[good]))
+    share('precision', defects, flagged & (defects | (labels == good)))
+  share('recall', flagged, defects)
+  share('miss_rate', ~flagged, defects)
+  share('false_alarm_rate', flagged, labels == good)
   for k in apart:
-    share(f'flagged/{classes[k]}', int((flagged & (labels == k)).sum()), int(support[k]))
+    share(f'flagged/{classes[k]}', flagged, labels == k)
   if kinds is not None:
-    kind = np.asarray(kinds, object)[defects]
-    names = sorted(set(kind.tolist()))
+    kind = np.asarray(kinds, object)
+    names = sorted(set(kind[defects].tolist()))
     if len(names) > 1:
-      report['kinds'] = {name: int((kind == name).sum()) for name in names}
+      report['kinds'] = {name: int((defects & (kind == name)).sum()) for name in names}
       for name in names:
-        share(f'recall/{name}', int(flagged[defects][kind == name].sum()), report['kinds'][name])
+        share(f'recall/{name}', flagged, defects & (kind == name))
   return report
 
 

@@ -40,8 +40,8 @@ def calibrate(
     references: the good parts.
     false_alarm_rate: a, in (0, 1).
     folds: K; 0, or as many as there are groups, leaves out one group at a time.
-    groups: group of each image by its ``index``; near-copies stay in one fold. None means that
-      every image is on its own.
+    groups: group of each image by its ``index``; near-copies stay in one fold, and one of them
+      counts, as for ``thresholds.calibrate``. None means that every image is on its own.
     steps: that the method was trained for; any at all is refused.
 
   Returns:
@@ -57,8 +57,8 @@ def calibrate(
       "steps; use 'split', which holds some back."
     )
   indices = np.concatenate([batch['index'][batch['valid']] for batch in references.batches])
-  thresholds.check_enough(len(indices), false_alarm_rate)
   own = indices if groups is None else np.asarray(groups)[indices]
+  thresholds.check_enough(len(np.unique(own)), false_alarm_rate)
   fold = _folds(own, folds)
   predict = jax.jit(method.predict)
   found: dict[int, tuple[float, float]] = {}
@@ -73,7 +73,8 @@ def calibrate(
     )
     found |= {int(i): (s, p) for i, s, p in zip(seen, scores, peaks)}
   scores, peaks = np.array([found[int(i)] for i in indices], np.float32).T
-  return thresholds.calibrated(fitted, scores, peaks, false_alarm_rate)
+  chosen = thresholds.one_of_each(own)
+  return thresholds.calibrated(fitted, scores[chosen], peaks[chosen], false_alarm_rate)
 
 
 def _folds(groups: np.ndarray, folds: int) -> np.ndarray:

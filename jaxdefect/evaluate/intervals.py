@@ -2,8 +2,9 @@
 
 Shape legend: N images, R resamples.
 
-- A share of independent images (accuracy, recall): ``wilson``.
-- Any other statistic of one test set (macro F1, AUROC): ``bootstrap`` over its images.
+- A share of independent images (accuracy, recall): ``wilson``; of images that come in groups (six
+  exposures of one tile, crops of one board): ``clustered_wilson``.
+- Any other statistic of one test set (macro F1, AUROC): ``bootstrap`` over its images, or groups.
 - The same metric over several seeds: ``mean_interval``.
 
 The first two say how much the test images matter for a fixed model; the third says how much the
@@ -22,7 +23,7 @@ import scipy.stats
 _BLOCK_ELEMENTS = 2_000_000
 
 
-def wilson(successes: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, n: float, *, confidence: float = 0.95) -> tuple[float, float]:
   r"""Wilson's score interval for a share of independent trials.
 
   With :math:`\hat p = s/n` and the normal quantile :math:`z`,
@@ -32,7 +33,7 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> tuple[float, 
   It stays inside [0, 1] and keeps a width when every trial succeeds, unlike the normal interval.
 
   Args:
-    successes: how many trials succeeded, 0..n.
+    successes: how many trials succeeded, 0..n; an effective number need not be whole.
     n: number of trials; with none the answer is (0, 1).
     confidence: coverage that is asked for, in (0, 1).
 
@@ -64,6 +65,47 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> tuple[float, 
   return low, high
 
 
+def clustered_wilson(
+  hits: np.ndarray, groups: np.ndarray, *, confidence: float = 0.95
+) -> tuple[float, float]:
+  r"""Wilson's interval for a share of images that come in groups, by an effective number of trials.
+
+  Images of one part tell less than as many parts would. With G groups of :math:`n_g` images and
+  :math:`s_g` hits, the variance of :math:`\hat p = \sum s_g / \sum n_g` as a ratio of totals is
+
+  .. math:: v = \frac{G}{G - 1}\,\frac{1}{n^2} \sum_g (s_g - \hat p\, n_g)^2,
+
+  that of n independent images :math:`\hat p (1 - \hat p) / n`, and n is divided by their quotient,
+  the design effect, where that is above 1. Where all images agree nothing can be estimated, and the
+  groups are counted.
+
+  Args:
+    hits: [N] bool.
+    groups: [N] the group of each image; where all differ this is ``wilson``.
+    confidence: coverage that is asked for, in (0, 1).
+
+  Returns:
+    (low, high), shares in 0..1.
+
+  >>> hits, groups = np.arange(60) < 6, np.arange(60) // 6  # one part of ten, six times
+  >>> print([round(end, 2) for end in clustered_wilson(hits, groups)])
+  [0.02, 0.4]
+
+  Korn and Graubard, Survey Methodology 24 (1998) 193-201.
+  """
+  hits = np.asarray(hits, bool)
+  n = hits.size
+  _, members = np.unique(np.asarray(groups), return_inverse=True)
+  sizes, sums = np.bincount(members), np.bincount(members, weights=hits)
+  if n == 0 or len(sizes) == n:
+    return wilson(int(hits.sum()), n, confidence=confidence)
+  p, effective = hits.mean(), float(len(sizes))
+  if 0 < p < 1 and len(sizes) > 1:
+    variance = len(sizes) / (len(sizes) - 1) * np.square(sums - p * sizes).sum() / n**2
+    effective = n / max(1.0, n * variance / (p * (1 - p)))
+  return wilson(p * effective, effective, confidence=confidence)
+
+
 def bootstrap(
   statistic: Callable[..., float | np.ndarray],
   *arrays: np.ndarray,
@@ -71,6 +113,7 @@ def bootstrap(
   confidence: float = 0.95,
   seed: int = 0,
   weighted: bool = False,
+  groups: np.ndarray | None = None,
 ) -> tuple[float, float]:
   """Percentile bootstrap interval: resample the images, look where the statistic falls.
 
@@ -87,6 +130,8 @@ def bootstrap(
     confidence: coverage that is asked for, in (0, 1).
     seed: makes the interval repeatable.
     weighted: which of the two forms ``statistic`` has.
+    groups: [N] the group of each image; whole groups are drawn then, as many as there are. Only
+      with ``weighted``. None draws images.
 
   Returns:
     (low, high) in the statistic's unit. Resamples where it is undefined (NaN) are left out; both
@@ -111,17 +156,21 @@ def bootstrap(
   n = lengths.pop()
   if n == 0:
     return math.nan, math.nan
+  members = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+  number = int(members.max()) + 1  # of what is drawn
+  if groups is not None and (not weighted or len(members) != n):
+    raise ValueError(f'groups has {len(members)} entries for {n} images, or weighted is not set.')
 
   generator = np.random.default_rng(seed)
   block = max(1, min(num_resamples, _BLOCK_ELEMENTS // n))
   values = []
   for start in range(0, num_resamples, block):
     size = min(block, num_resamples - start)
-    drawn = generator.integers(n, size=(size, n))  # [R, N]
+    drawn = generator.integers(number, size=(size, number))  # [R, N]
     if weighted:
-      offsets = np.arange(size)[:, None] * n
-      weights = np.bincount((drawn + offsets).ravel(), minlength=size * n)
-      weights = weights.astype(np.int32).reshape(size, n)
+      offsets = np.arange(size)[:, None] * number
+      weights = np.bincount((drawn + offsets).ravel(), minlength=size * number)
+      weights = weights.astype(np.int32).reshape(size, number)[:, members]
       values.append(np.asarray(statistic(*arrays, weights), np.float64).reshape(size))
     else:
       values.append(np.array([statistic(*(a[rows] for a in arrays)) for rows in drawn], np.float64))

@@ -13,13 +13,17 @@ a, and of exactly :math:`\lfloor (n + 1) a \rfloor / (n + 1)` where scores do no
 mean over calibrations: with one set of n parts the rate is Beta distributed about it, and with
 n = 99, a = 0.05 lies between 1.7 and 10 % nineteen times in twenty.
 
+Pictures of one part (six exposures of a tile, crops of a board, copies) are not exchangeable: they
+rise and fall together. One of each group, drawn at random, is, with a picture of a new part; so
+that is what calibrates, and n counts parts (Dunn, Wasserman and Ramdas, JASA 118 (2023) 2491-2502).
+
 Vovk, Gammerman and Shafer, *Algorithmic Learning in a Random World* (2005), section 4.2; Laxhammar
 and Falkman, Annals of Mathematics and Artificial Intelligence 74 (2015) 67-94.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import chex
@@ -144,6 +148,7 @@ def calibrate(
   batches: Iterable[Batch],
   *,
   false_alarm_rate: float,
+  groups: Sequence[int] | np.ndarray | None = None,
 ) -> Fitted:
   """Sets the threshold and the one colour scale of a fitted method from held-out good parts.
 
@@ -156,6 +161,8 @@ def calibrate(
     fitted: what predicts; it must not have seen the good parts.
     batches: padded batches of good parts; rows that are not valid change nothing.
     false_alarm_rate: a, in (0, 1).
+    groups: group of each picture by its ``index``; one of each counts. None means that every
+      picture is of another part.
 
   Returns:
     ``fitted`` with ``calibration``: ``scores`` (float32 [n], rising), and the scalars
@@ -164,8 +171,9 @@ def calibrate(
   Raises:
     ValueError: a picture is of another class, or as ``conformal_threshold``.
   """
-  scores, peaks, _ = score_good_parts(jax.jit(predict), fitted, batches)
-  return calibrated(fitted, scores, peaks, false_alarm_rate)
+  scores, peaks, index = score_good_parts(jax.jit(predict), fitted, batches)
+  own = one_of_each(index if groups is None else np.asarray(groups)[index])
+  return calibrated(fitted, scores[own], peaks[own], false_alarm_rate)
 
 
 def with_false_alarm_rate(fitted: Fitted, false_alarm_rate: float) -> Fitted:
@@ -192,6 +200,23 @@ def with_false_alarm_rate(fitted: Fitted, false_alarm_rate: float) -> Fitted:
     'threshold': jnp.float32(threshold),
   }
   return dataclasses.replace(fitted, calibration={**stored, **changed})
+
+
+def one_of_each(groups: Sequence[int] | np.ndarray) -> np.ndarray:
+  """A picture of each group, drawn at random but every time the same.
+
+  Args:
+    groups: [n] the group of each picture.
+
+  Returns:
+    Places in ``groups``, rising, as many as there are groups.
+
+  >>> one_of_each([7, 3, 3, 3]).size
+  2
+  """
+  shuffled = np.random.default_rng(0).permutation(len(groups))
+  _, first = np.unique(np.asarray(groups)[shuffled], return_index=True)
+  return np.sort(shuffled[first])
 
 
 def score_good_parts(

@@ -62,7 +62,7 @@ def make(
   pairs: int = 4,
   svdd_weight: float = 1e-3,
   noise: float = 0.02,
-  chunk: int = 4096,
+  chunk: int = 2**14,
   mean: tuple[float, ...] = IMAGENET_MEAN,
   std: tuple[float, ...] = IMAGENET_STD,
   dtype: Any = jnp.float32,

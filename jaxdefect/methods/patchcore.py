@@ -61,7 +61,7 @@ def make(
   reweight: bool = True,
   neighbours: int = 9,
   sigma: float = 4.0,
-  chunk: int = 4096,
+  chunk: int = 2**14,
   mean: tuple[float, ...] = IMAGENET_MEAN,
   std: tuple[float, ...] = IMAGENET_STD,
   dtype: Any = jnp.float32,
@@ -206,7 +206,12 @@ def make(
 
 
 def rarity_factor(
-  patches: jax.Array, bank: jax.Array, nearest: jax.Array, *, neighbours: int = 9, chunk: int = 4096
+  patches: jax.Array,
+  bank: jax.Array,
+  nearest: jax.Array,
+  *,
+  neighbours: int = 9,
+  chunk: int = 2**14,
 ) -> jax.Array:
   """The factor of equation 7: 1 where m* lies in the open, down to 1 - 1/b in a crowd.
 

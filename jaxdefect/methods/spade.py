@@ -59,7 +59,7 @@ def make(
   images: int = 50,
   places: int = 1,
   score: Literal['images', 'map'] = 'images',
-  chunk: int = 4096,
+  chunk: int = 2**14,
   sigma: float = 4.0,
   gallery_dtype: Any = 'float16',
   mean: tuple[float, ...] = IMAGENET_MEAN,

@@ -3,7 +3,8 @@
 A task names its ``EVALUATOR`` (whose ``READS`` says which predictions it takes) and has:
 
 - ``HEADLINES``: the metrics that a run prints,
-- ``evaluate(predictions, seen, fitted)``: the report dict,
+- ``evaluate(predictions, seen, fitted)``: the report dict (``seen`` has those columns of ``SEEN``
+  that there are, and ``group``, alike for pictures of one part),
 - ``validate(predictions, seen, classes)``: the few metrics that may choose an epoch,
 - ``complete(made, fitted, known, predictions, seen, batches, directory, result)``: adds to the
   report what the task alone knows, and returns the pictures of report.html,

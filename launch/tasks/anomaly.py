@@ -36,7 +36,11 @@ def reduce(predictions: AnomalyMaps) -> AnomalyMaps:
 def evaluate(predictions: Any, seen: dict, fitted: Any) -> dict[str, Any]:
   """The report of ``evaluate.anomaly``."""
   return anomaly.evaluate(
-    predictions, seen['label'], fitted.classes, calibration=fitted.calibration
+    predictions,
+    seen['label'],
+    fitted.classes,
+    calibration=fitted.calibration,
+    groups=seen.get('group'),
   )
 
 
@@ -53,7 +57,12 @@ def complete(made, fitted, known, predictions, seen, batches, directory, result)
   if 'kind' in source.annotations:
     kinds = [source.annotations['kind'][int(i)] for i in seen['index']]
   result |= anomaly.evaluate(
-    predictions, labels, fitted.classes, calibration=fitted.calibration, kinds=kinds
+    predictions,
+    labels,
+    fitted.classes,
+    calibration=fitted.calibration,
+    kinds=kinds,
+    groups=seen.get('group'),
   )
   predict = jax.jit(made.method.predict)
   result |= _cost(predict, fitted, batches)

@@ -91,6 +91,21 @@ def test_recall_of_each_kind():
   assert report['metrics']['recall/hole'] == 1
 
 
+def test_intervals_count_parts_where_there_are_groups():
+  generator = np.random.default_rng(0)
+  parts, labels = generator.normal(size=40), np.arange(40) % 2
+  alone = anomaly.evaluate(
+    predictions(parts + labels), labels, ('good', 'defect'), calibration=CALIBRATION
+  )
+  again = [np.repeat(array, 8) for array in (parts + labels, labels, np.arange(40))]
+  report = anomaly.evaluate(
+    predictions(again[0]), again[1], ('good', 'defect'), calibration=CALIBRATION, groups=again[2]
+  )
+  for name in ('auroc', 'miss_rate', 'false_alarm_rate', 'f1'):
+    assert report['metrics'][name] == pytest.approx(alone['metrics'][name])
+    np.testing.assert_allclose(report['intervals'][name], alone['intervals'][name], atol=0.02)
+
+
 def test_without_defects_there_is_a_false_alarm_rate_alone():
   report = anomaly.evaluate(
     predictions([0, 1, 2, 3]), [0] * 4, ('good', 'defect'), calibration=CALIBRATION

@@ -132,3 +132,52 @@ def test_bootstrap_rejects_arrays_that_do_not_align():
     intervals.bootstrap(np.mean, np.zeros(3), np.zeros(4))
   with pytest.raises(ValueError, match='num_resamples'):
     intervals.bootstrap(np.mean, np.zeros(3), num_resamples=0)
+
+
+def test_clustered_wilson_of_single_images_is_wilson():
+  hits = np.arange(50) < 7
+  assert intervals.clustered_wilson(hits, np.arange(50)) == intervals.wilson(7, 50)
+  assert intervals.clustered_wilson(hits[:0], hits[:0]) == (0.0, 1.0)
+
+
+def test_clustered_wilson_of_copies_counts_each_part_once():
+  parts = np.arange(40) < 9
+  low, high = intervals.clustered_wilson(np.repeat(parts, 5), np.repeat(np.arange(40), 5))
+  # The variance of a ratio has G - 1 where the binomial one has G.
+  np.testing.assert_allclose((low, high), intervals.wilson(9 * 39 / 40, 39), atol=1e-12)
+  assert intervals.clustered_wilson(np.zeros(12, bool), np.arange(12) // 4) == intervals.wilson(
+    0, 3
+  )
+
+
+def test_clustered_wilson_covers_where_wilson_does_not():
+  generator = np.random.default_rng(0)
+  groups, held = np.repeat(np.arange(60), 6), []
+  for _ in range(400):
+    rate = generator.beta(0.3, 2.7, 60)  # of a tile, 0.1 in the mean
+    hits = generator.random(360) < rate[groups]
+    ends = (
+      intervals.clustered_wilson(hits, groups),
+      intervals.wilson(int(hits.sum()), hits.size),
+    )
+    held.append([low <= 0.1 <= high for low, high in ends])
+  clustered, plain = np.mean(held, axis=0)
+  assert 0.92 < clustered < 0.98
+  assert plain < 0.85
+
+
+def test_bootstrap_of_groups_draws_whole_groups():
+  values, groups = np.array([1.0, 1, 1, 5, 5, 5]), np.array([4, 4, 4, 7, 7, 7])
+  seen = []
+
+  def mean(x, weights):
+    seen.append(weights)
+    return weights @ x / weights.sum(1)
+
+  interval = intervals.bootstrap(mean, values, weighted=True, groups=groups)
+  assert interval == (1.0, 5.0)  # one of four draws is the same part twice
+  weights = np.concatenate(seen)
+  assert (weights[:, :1] == weights[:, :3]).all()
+  assert (weights.sum(1) == 6).all()
+  with pytest.raises(ValueError, match='groups has 2 entries for 6 images'):
+    intervals.bootstrap(mean, values, weighted=True, groups=groups[:2])

@@ -124,6 +124,33 @@ def test_padding_is_invisible():
   jax.tree.map(np.testing.assert_array_equal, one.calibration, two.calibration)
 
 
+def test_one_picture_of_each_part_calibrates():
+  values, groups = [101, 101, 101, 103, 110, 110], np.array([0, 0, 0, 1, 2, 2])
+  found = thresholds.calibrate(
+    predict, fitted(), batches(values), false_alarm_rate=0.3, groups=groups
+  )
+  np.testing.assert_allclose(found.calibration['scores'], [1, 3, 10], atol=1e-5)
+  with pytest.raises(ValueError, match=r'0\.2 needs 4 good parts .* but there are 3'):
+    thresholds.calibrate(predict, fitted(), batches(values), false_alarm_rate=0.2, groups=groups)
+
+
+def test_pictures_of_new_parts_alarm_as_promised():
+  """Parts with very different numbers of pictures, all alike in what they score."""
+  generator = np.random.default_rng(4)
+  sizes = np.array([1] * 30 + [30])  # as one tile photographed on and on
+  groups = np.repeat(np.arange(31), sizes)  # 60 pictures
+  rates = {'one of each': [], 'all': []}
+  for _ in range(1000):
+    scores = (3 * generator.standard_normal(31))[groups] + generator.standard_normal(60)
+    for name, own in (('one of each', thresholds.one_of_each(groups)), ('all', np.arange(60))):
+      threshold = thresholds.conformal_threshold(scores[own], false_alarm_rate=0.1)
+      rates[name].append(0.5 * math.erfc(threshold / math.sqrt(20)))
+  expected = math.floor(32 * 0.1) / 32
+  found = np.array(rates['one of each'])
+  assert abs(found.mean() - expected) < 2 * found.std(ddof=1) / math.sqrt(1000)
+  assert np.mean(rates['all']) > 1.5 * expected  # the one tile speaks for thirty
+
+
 def test_rate_changes_without_pictures():
   found = thresholds.calibrate(
     predict, fitted(), batches(list(range(100, 140))), false_alarm_rate=0.05
@@ -165,7 +192,7 @@ def test_groups_stay_in_one_fold():
   found = cross_calibration.calibrate(
     METHOD, jax.random.key(0), start, fitted(), known, false_alarm_rate=0.3, groups=groups
   )
-  expected = [abs(v - values[groups != g].mean()) for v, g in zip(values, groups)]
+  expected = [abs(v - values[groups != g].mean()) for v, g in zip(values, groups)][1:]  # 7 once
   np.testing.assert_allclose(found.calibration['scores'], np.sort(expected), atol=1e-4)
   folds = cross_calibration._folds(groups, 2)
   assert folds[0] == folds[1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdefect import ops
-from jaxdefect.ops.nearest_neighbors import smallest
+from jaxdefect.ops.nearest_neighbors import _HELD, lowest, smallest
 
 
 def brute_force(queries, bank, k):
@@ -124,3 +124,26 @@ def test_rejects_bad_numbers():
     ops.nearest_neighbors(vectors(2), vectors(4), k=5)
   with pytest.raises(ValueError, match='chunk must be 1 or more'):
     ops.nearest_neighbors(vectors(2), vectors(4), chunk=0)
+
+
+@pytest.mark.parametrize('rows', [1, 2, 15, 16, 17, 100])
+def test_lowest_is_the_first_minimum_of_each_column(rows):
+  values = np.random.default_rng(rows).integers(0, 4, (rows, 7)).astype(np.float32)
+  low, row = lowest(jnp.asarray(values))
+  np.testing.assert_array_equal(low, values.min(0))
+  np.testing.assert_array_equal(row, values.argmin(0))
+
+
+def test_lowest_row_exists_where_nothing_is_finite():
+  low, row = lowest(jnp.full((20, 2), jnp.inf))
+  assert np.isinf(low).all()
+  assert (np.asarray(row) < 20).all()
+
+
+def test_queries_in_blocks_are_queries_at_once(monkeypatch):
+  queries, bank = vectors(37, seed=1), vectors(50)
+  together = ops.nearest_neighbors(queries, bank, k=2)
+  monkeypatch.setitem(_HELD, 'cpu', 100)  # chunks of 20 and blocks of 5
+  apart = ops.nearest_neighbors(queries, bank, k=2, chunk=20)
+  np.testing.assert_allclose(together[0], apart[0], rtol=1e-6)
+  np.testing.assert_array_equal(together[1], apart[1])
