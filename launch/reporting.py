@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from matplotlib.figure import Figure
 
 from jaxdefect.contracts import Fitted, References, State, to_fitted
 from jaxdefect.data import task_pools
 from jaxdefect.explain import report
 from jaxdefect.train import metric_log
-from launch import experiment, tasks
+from launch import augmentation, experiment, tasks
 
 
 def validation(
@@ -70,6 +71,7 @@ def write(
   seed: int,
   seconds: float,
   fit_seconds: float,
+  sheet: Figure | None = None,
 ) -> dict[str, Any]:
   """Scores the test part and writes report.json and report.html.
 
@@ -81,6 +83,7 @@ def write(
     seed: of the run.
     seconds: that all this took, with opening the data.
     fit_seconds: that training and ``adapt`` took.
+    sheet: what random views look like, where there are any.
 
   Returns:
     The report.
@@ -88,9 +91,12 @@ def write(
   config, source, split = made.config, made.source, made.split
   batches = experiment.eval_batches(config, source, split.test, fitted.classes)
   predictions, seen = tasks.predict_all(made.method, fitted, batches)
+  seen['group'] = made.split.groups(made.source)[seen['index']]
   task = tasks.of(predictions)
   result = task.evaluate(predictions, seen, fitted)
   pictures = task.complete(made, fitted, known, predictions, seen, batches, directory, result)
+  if sheet is not None:
+    pictures['figures'] = [*pictures.get('figures', []), (augmentation.CAPTION, sheet)]
   result |= {
     'seed': seed,
     'seconds': round(seconds, 1),

@@ -1,8 +1,9 @@
 """Trains, evaluates and reports: python -m launch.train --config=FILE[:variant] [--workdir=DIR].
 
-Writes DIR/config.json, split.json, checkpoints/, metrics.jsonl, fitted.safetensors, report.json and
-report.html. A DIR that holds an unfinished run of the same config goes on where it stopped. With
-several seeds (--config.seeds='(0,1,2)') each gets DIR/seed_<n>/ and DIR/report.json their mean.
+Writes DIR/config.json, split.json, augmentation.png (random views of each class, where there are
+any), checkpoints/, metrics.jsonl, fitted.safetensors, report.json and report.html. A DIR that holds
+an unfinished run of the same config goes on where it stopped. With several seeds
+(--config.seeds='(0,1,2)') each gets DIR/seed_<n>/ and DIR/report.json their mean.
 """
 
 import json
@@ -17,8 +18,8 @@ from jaxdefect import train
 from jaxdefect.contracts import to_fitted
 from jaxdefect.data import splits
 from jaxdefect.evaluate.seeds import aggregate
-from jaxdefect.explain import report
-from launch import calibration, command, experiment, reporting, tasks
+from jaxdefect.explain import figures, report
+from launch import augmentation, calibration, command, experiment, reporting, tasks
 
 
 def train_seed(
@@ -32,7 +33,10 @@ def train_seed(
   split_file = directory / 'split.json'
   made = experiment.build(config, seed, split_file=split_file)
   stream = experiment.training_stream(made, seed)  # what is wrong with the pictures is met here
+  sheet = augmentation.sheet(made, seed)  # and what is wrong with their views here
   experiment.write_config(config, directory)
+  if sheet is not None:
+    figures.save(directory / augmentation.FILE, sheet)
   if not split_file.exists():
     splits.write(split_file, made.source, made.split)
 
@@ -73,7 +77,7 @@ def train_seed(
   seconds = time.monotonic() - started
   train.save_fitted(directory / 'fitted.safetensors', fitted)
   return reporting.write(
-    made, fitted, known, directory, seed=seed, seconds=seconds, fit_seconds=fit_seconds
+    made, fitted, known, directory, seed=seed, seconds=seconds, fit_seconds=fit_seconds, sheet=sheet
   )
 
 

@@ -3,7 +3,9 @@
 Shape legend: N images, H x W pixels, C channels, M boxes per image (padded).
 
 Only maps that send boxes to boxes are drawn (flips, quarter turns, scale, shift), so a box that was
-tight stays tight: a free rotation would leave its hull loose.
+tight stays tight. A free rotation or an elastic deformation would leave its hull loose, and a
+detector would learn to draw loose boxes; ``augment_masks.random_box_hulls`` gives such hulls to
+whoever can do with them.
 """
 
 import chex

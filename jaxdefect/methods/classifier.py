@@ -21,7 +21,7 @@ from jaxdefect.contracts import (
   References,
   State,
 )
-from jaxdefect.data import augment
+from jaxdefect.data import augment, view_geometry
 from jaxdefect.ops import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
 
 
@@ -56,6 +56,7 @@ def make(
     label_smoothing: share of the target spread evenly over the classes.
     balance_classes: weight class c by ``N_max / N_c``, the counts of the training images.
     augmentation: arguments of ``data.augment.random_views``; None trains on the images as they are.
+      Its ``angle_limits`` are given by name here: degrees for each class that has a direction.
     average_decay: decay of the running average of the parameters that predicts; None keeps none.
     mean: per channel, in 0..1, subtracted from the pixels.
     std: per channel, in 0..1, by which they are divided then.
@@ -67,6 +68,8 @@ def make(
     linear layer knows the classes that it was trained on.
   """
 
+  views = dict(augmentation or {})
+  angle_limits = views.pop('angle_limits', None)
   trunk = models.backbone(
     backbone,
     stages=stages,
@@ -98,12 +101,18 @@ def make(
     if balance_classes:
       counts = jnp.asarray(spec.counts, jnp.float32)
       model_state['class_weights'] = counts.max() / counts
+    if angle_limits:
+      limits = view_geometry.class_limits(angle_limits, spec.classes)
+      model_state['angle_limits'] = jnp.asarray(limits)
     return optim.initial_state(params, model_state, rule, average_decay=average_decay)
 
   def loss(key: jax.Array, params: Any, model_state: Any, batch: Batch):
     image = batch['image']
     if augmentation is not None:
-      image = augment.random_views(key, image, batch['index'], **augmentation)
+      limits = model_state.get('angle_limits')
+      image = augment.random_views(
+        key, image, batch['index'], label=batch['label'], angle_limits=limits, **views
+      )
     valid = batch['valid']
     outputs, updated = network(params['fc']['kernel'].shape[1]).apply(
       {'params': params, 'batch_stats': model_state['batch_stats']},

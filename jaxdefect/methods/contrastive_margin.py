@@ -37,7 +37,7 @@ from jaxdefect.contracts import (
   References,
   State,
 )
-from jaxdefect.data import augment
+from jaxdefect.data import augment, view_geometry
 from jaxdefect.ops import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
 
 
@@ -85,7 +85,8 @@ def make(
     scale: s of equation 4.
     margin_views: whether ArcFace sees the image alone or its views too.
     embedding: what recognition compares.
-    augmentation: arguments of ``data.augment.random_views``.
+    augmentation: arguments of ``data.augment.random_views``. Its ``angle_limits`` are given by name
+      here: degrees for each class that has a direction.
     average_decay: decay of the running average of the parameters that predicts; None keeps none.
     mean: per channel, in 0..1, subtracted from the pixels.
     std: per channel, in 0..1, by which they are divided then.
@@ -98,6 +99,7 @@ def make(
   """
   chex.assert_scalar_positive(temperature)
   views = dict(augmentation or {})
+  angle_limits = views.pop('angle_limits', None)
   network = models.Recogniser(
     backbone=models.backbone(
       backbone,
@@ -128,15 +130,20 @@ def make(
     shape = (projection[-1], len(spec.classes))
     params = {**variables['params'], 'class_weights': jax.random.normal(key_classes, shape)}
     model_state = {'batch_stats': variables['batch_stats']}
+    if angle_limits:
+      limits = view_geometry.class_limits(angle_limits, spec.classes)
+      model_state['angle_limits'] = jnp.asarray(limits)
     return optim.initial_state(params, model_state, rule, average_decay=average_decay)
 
   def loss(key: jax.Array, params: Any, model_state: Any, batch: Batch):
     image, label, valid = batch['image'], batch['label'], batch['valid']
     n = image.shape[0]
-    key_i, key_j = jax.random.split(key)
     x = image.astype(jnp.float32)
-    x_i = augment.random_views(key_i, image, batch['index'], **views)
-    x_j = augment.random_views(key_j, image, batch['index'], **views)
+    limits = model_state.get('angle_limits')
+    x_i, x_j = (
+      augment.random_views(one, image, batch['index'], label=label, angle_limits=limits, **views)
+      for one in jax.random.split(key)
+    )
     outputs, updated = network.apply(
       {'params': _network_params(params), 'batch_stats': model_state['batch_stats']},
       pixels(jnp.concatenate([x, x_i, x_j])),  # [3N, H, W, C]: one pass, one set of statistics

@@ -82,25 +82,8 @@ def warp(
   >>> warp(image, jnp.array([[[[0.5, 0.5]]]])).item()
   15.0
   """
-  image, where = jnp.asarray(image), jnp.asarray(where)
-  chex.assert_rank(image, 4)
-  chex.assert_rank(where, {3, 4})
-  chex.assert_equal(image.shape[0], where.shape[0])
-  if border not in BORDERS:
-    raise ValueError(f'border must be one of {", ".join(BORDERS)}, came as {border!r}.')
-  if where.ndim == 3:
-    height, width = output_size or image.shape[1:3]
-    grid = affine_grid(where, (height, width))
-  else:
-    chex.assert_shape(where, (None, None, None, 2))
-    if output_size is not None and tuple(output_size) != where.shape[1:3]:
-      raise ValueError(
-        f'output_size must agree with the grid {where.shape[1:3]}, came as {tuple(output_size)}.'
-      )
-    grid = where.astype(jnp.promote_types(where.dtype, jnp.float32))
+  image, grid = _checked(image, where, output_size, border)
   num, height, width, channels = image.shape
-  if not (height and width):
-    raise ValueError(f'image must have pixels, came with shape {image.shape}.')
   image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
 
   # Neighbours along each axis, their weights, and whether they lie inside.
@@ -119,6 +102,95 @@ def warp(
         tap = jnp.where((row_inside & column_inside)[..., None], tap, jnp.asarray(fill, tap.dtype))
       output += (row_weight * column_weight).astype(tap.dtype)[..., None] * tap
   return output
+
+
+def nearest_pixels(
+  grid: jax.Array, size: tuple[int, int], *, border: str = 'reflect'
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The pixel nearest to each place; half way between two, the one below or to the right.
+
+  Args:
+    grid: [N, h, w, 2] coordinates (y, x) in input pixels; finite.
+    size: (H, W) of the input.
+    border: as in :func:`warp`.
+
+  Returns:
+    row [N, h, w] int32 in 0..H-1, column [N, h, w] int32 in 0..W-1, and [N, h, w] bool, False where
+    the place is outside (never for 'reflect' and 'edge').
+
+  Raises:
+    ValueError: for another ``border``.
+  """
+  chex.assert_shape(grid, (None, None, None, 2))
+  _check_border(border)
+  found = []
+  for axis, length in enumerate(size):
+    (lower, _, in_lower), (upper, share, in_upper) = _neighbours(grid[..., axis], length, border)
+    found.append((jnp.where(share < 0.5, lower, upper), jnp.where(share < 0.5, in_lower, in_upper)))
+  (row, row_inside), (column, column_inside) = found
+  return row, column, row_inside & column_inside
+
+
+def warp_nearest(
+  image: jax.Array,
+  where: jax.Array,
+  *,
+  output_size: tuple[int, int] | None = None,
+  border: str = 'reflect',
+  fill: float = 0,
+) -> jax.Array:
+  """Samples images at given places without mixing values: for masks and labels.
+
+  Args:
+    image: [N, H, W, C] of any type.
+    where: as in :func:`warp`.
+    output_size: as in :func:`warp`.
+    border: as in :func:`warp`.
+    fill: value outside for ``'constant'``.
+
+  Returns:
+    [N, h, w, C], the type of the image: the pixel nearest to each place.
+
+  Raises:
+    ValueError: as :func:`warp` does.
+
+  >>> mask = jnp.array([[False, True]]).reshape(1, 1, 2, 1)
+  >>> warp_nearest(mask, jnp.array([[[[0.0, 0.4], [0.0, 0.6]]]])).ravel().tolist()
+  [False, True]
+  """
+  image, grid = _checked(image, where, output_size, border)
+  num, height, width, channels = image.shape
+  row, column, inside = nearest_pixels(grid, (height, width), border=border)
+  table = image.reshape(num * height * width, channels)
+  first = (jnp.arange(num, dtype=jnp.int32) * (height * width))[:, None, None]
+  output = table.at[first + row * width + column].get(mode='promise_in_bounds')
+  if border == 'constant':
+    output = jnp.where(inside[..., None], output, jnp.asarray(fill, output.dtype))
+  return output
+
+
+def _checked(image, where, output_size, border: str) -> tuple[jax.Array, jax.Array]:
+  """The image and the grid [N, h, w, 2] of coordinates, checked."""
+  image, where = jnp.asarray(image), jnp.asarray(where)
+  chex.assert_rank(image, 4)
+  chex.assert_rank(where, {3, 4})
+  chex.assert_equal(image.shape[0], where.shape[0])
+  _check_border(border)
+  if not (image.shape[1] and image.shape[2]):
+    raise ValueError(f'image must have pixels, came with shape {image.shape}.')
+  if where.ndim == 3:
+    return image, affine_grid(where, output_size or (image.shape[1], image.shape[2]))
+  chex.assert_shape(where, (None, None, None, 2))
+  if output_size is not None and tuple(output_size) != where.shape[1:3]:
+    raise ValueError(
+      f'output_size must agree with the grid {where.shape[1:3]}, came as {tuple(output_size)}.'
+    )
+  return image, where.astype(jnp.promote_types(where.dtype, jnp.float32))
+
+
+def _check_border(border: str) -> None:
+  if border not in BORDERS:
+    raise ValueError(f'border must be one of {", ".join(BORDERS)}, came as {border!r}.')
 
 
 def _neighbours(coordinate: jax.Array, size: int, border: str) -> tuple:

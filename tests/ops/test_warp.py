@@ -8,6 +8,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from jaxdefect import ops
+from jaxdefect.ops.warp import nearest_pixels, warp_nearest
 
 # Compiled as users run it; the eager path is compared in one test.
 warp = jax.jit(ops.warp, static_argnames=('output_size', 'border'))
@@ -123,3 +124,64 @@ def test_rejects_bad_input():
   with pytest.raises(AssertionError):
     warp(image, grid[..., :1])
   chex.assert_shape(warp(image, grid), (2, 6, 4, 3))
+
+
+def test_nearest_by_hand():
+  image = jnp.array([1, 2, 3, 4], jnp.uint8).reshape(1, 2, 2, 1)
+  grid = jnp.array([[[[0.0, 0.0], [0.4, 0.6], [0.5, 0.0], [1.0, 0.75], [1.7, 0.0]]]])
+  view = warp_nearest(image, grid)
+  assert view.dtype == jnp.uint8
+  # Half way goes down; 1.7 is mirrored at the last row to 0.3.
+  np.testing.assert_array_equal(view.ravel(), [1, 2, 3, 4, 1])
+
+
+@pytest.mark.parametrize(
+  ('border', 'expected'),
+  [
+    ('reflect', [3, 2, 1, 2, 3, 2, 1]),
+    ('edge', [1, 1, 1, 2, 3, 3, 3]),
+    ('constant', [9, 9, 1, 2, 3, 9, 9]),
+  ],
+)
+def test_nearest_border_by_hand(border, expected):
+  image = jnp.array([1, 2, 3]).reshape(1, 1, 3, 1)
+  x = jnp.array([-2.2, -0.6, 0.4, 0.6, 2.4, 2.6, 4.2])
+  grid = jnp.stack([jnp.zeros_like(x), x], axis=-1)[None, None]
+  view = warp_nearest(image, grid, border=border, fill=9).ravel()
+  np.testing.assert_array_equal(view, expected)
+  row, column, inside = nearest_pixels(grid, (1, 3), border=border)
+  assert not row.any()
+  kept = np.asarray(inside).ravel()
+  np.testing.assert_array_equal(image.ravel()[column.ravel()][kept], np.asarray(expected)[kept])
+  assert kept.all() == (border != 'constant')
+
+
+@pytest.mark.parametrize('border', ['reflect', 'edge', 'constant'])
+def test_nearest_matches_scipy(border):
+  image, grid = _image(dtype=np.int32), _grid()
+  ours = warp_nearest(image, grid, border=border, fill=-7)
+  for n in range(2):
+    for c in range(3):
+      expected = map_coordinates(
+        image[n, ..., c], grid[n].transpose(2, 0, 1), order=0, mode=SCIPY_MODE[border], cval=-7
+      )
+      np.testing.assert_array_equal(ours[n, ..., c], expected)
+
+
+def test_nearest_of_a_matrix_never_mixes():
+  image = np.random.default_rng(4).random((2, 7, 5, 3)) < 0.5
+  matrix = np.random.default_rng(2).normal(size=(2, 2, 3)).astype(np.float32)
+  view = warp_nearest(image, matrix, output_size=(3, 8))
+  assert view.dtype == bool
+  np.testing.assert_array_equal(view, warp_nearest(image, ops.affine_grid(matrix, (3, 8))))
+  identity = np.tile(np.eye(2, 3, dtype=np.float32), (2, 1, 1))
+  np.testing.assert_array_equal(warp_nearest(image, identity), image)
+
+
+def test_nearest_rejects_bad_input():
+  with pytest.raises(ValueError, match='border must be one of'):
+    warp_nearest(_image(), _grid(), border='wrap')
+  with pytest.raises(ValueError, match='border must be one of'):
+    nearest_pixels(_grid(), (3, 3), border='wrap')
+  with pytest.raises(AssertionError):
+    nearest_pixels(_grid()[..., :1], (3, 3))
