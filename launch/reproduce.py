@@ -22,6 +22,7 @@ from launch import (
   anomaly_tables,
   command,
   evaluate,
+  evidence,
   experiment,
   parameters_page,
   results_page,
@@ -47,6 +48,9 @@ def load_config(name: str, overrides: dict, seed: int) -> ConfigDict:
 def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
   """Trains (or finds trained) one seed of a cell and returns what the results page needs."""
   config = load_config(cell.config, cell.overrides, seed)
+  if cell.shots == 'evidence':
+    features = runs / 'evidence' / _slug(cell.config, cell.overrides)
+    return compact(evidence.of_cell(cell.row, cell.column, config, features))
   directory = runs / _slug(cell.config, cell.overrides) / f'seed_{seed}'
   start = config.pretrained.weights
   if start.startswith(anomaly_tables.RUN):

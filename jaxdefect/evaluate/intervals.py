@@ -88,8 +88,9 @@ def clustered_wilson(
     (low, high), shares in 0..1.
 
   >>> hits, groups = np.arange(60) < 6, np.arange(60) // 6  # one part of ten, six times
-  >>> print([round(end, 2) for end in clustered_wilson(hits, groups)])
-  [0.02, 0.4]
+  >>> low, high = clustered_wilson(hits, groups)
+  >>> print(f'{low:.2f} {high:.2f}')
+  0.02 0.42
 
   Korn and Graubard, Survey Methodology 24 (1998) 193-201.
   """
@@ -99,9 +100,9 @@ def clustered_wilson(
   sizes, sums = np.bincount(members), np.bincount(members, weights=hits)
   if n == 0 or len(sizes) == n:
     return wilson(int(hits.sum()), n, confidence=confidence)
-  p, effective = hits.mean(), float(len(sizes))
+  p, effective = float(hits.mean()), float(len(sizes))
   if 0 < p < 1 and len(sizes) > 1:
-    variance = len(sizes) / (len(sizes) - 1) * np.square(sums - p * sizes).sum() / n**2
+    variance = float(np.square(sums - p * sizes).sum()) / n**2 * len(sizes) / (len(sizes) - 1)
     effective = n / max(1.0, n * variance / (p * (1 - p)))
   return wilson(p * effective, effective, confidence=confidence)
 
