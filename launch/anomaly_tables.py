@@ -81,8 +81,9 @@ TABLES: dict[str, Table] = {
     'of Uninformed Students is distilled from them on the good pictures at hand. Deep SVDD, '
     'Patch-SVDD and GANomaly start from random weights. Rates, steps and image sizes of Deep SVDD, '
     'Patch-SVDD and Uninformed Students were chosen with test caps of this seed in view, which '
-    'flatters them on bottle caps. GANomaly, Uninformed Students, and Patch-SVDD on DeepPCB are runs '
-    'of before groups were counted: there each picture is one in thresholds and intervals. ' + _COST,
+    'flatters them on bottle caps. GANomaly, Uninformed Students, and Patch-SVDD on DeepPCB are '
+    'runs of before groups were counted: there each picture is one in thresholds and intervals. '
+    + _COST,
     1,
     tuple(
       _cell(row, column, method, overrides)
