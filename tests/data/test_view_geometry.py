@@ -9,7 +9,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from jaxdefect.data.augment import random_views
-from jaxdefect.data.view_geometry import class_limits
+from jaxdefect.data.view_geometry import class_limits, view_keys
 
 KEY = jax.random.key(3)
 WHOLE = {'crop_scale': (1.0, 1.0), 'crop_ratio': (1.0, 1.0)}
@@ -45,6 +45,11 @@ def _turns(num, label=None, side=25, **settings):
   degrees = np.rad2deg(np.arctan2(step_x[:, 0], step_x[:, 1]))
   mirrored = step_y[:, 0] * step_x[:, 1] - step_y[:, 1] * step_x[:, 0] < 0
   return degrees, mirrored
+
+
+def test_every_draw_of_every_example_has_a_key_of_its_own():
+  keys = [np.asarray(jax.random.key_data(one)) for one in view_keys(KEY, np.arange(-1, 20))]
+  assert len(np.unique(np.concatenate(keys), axis=0)) == 7 * 21
 
 
 def test_free_turn_reaches_every_direction():
