@@ -11,8 +11,7 @@ at 256 pixels; beside them PyTorch's matrix product of queries and bank, which e
 contains. All in float32 of full precision. A run ends where the scores differ or our coreset
 covers worse. See ``benchmarks.cpu`` for the settings of OpenMP that make timings on a shared
 machine fair. Writes ``benchmarks/results/patchcore-<device>.json``; with ``--cases`` the others
-stay as they are. PyTorch's greedy loops at times grow to more than 24 GB and end the run: then go
-on with ``--cases``.
+stay as they are.
 """
 
 import argparse

@@ -22,6 +22,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.data.dir = f'{DATA}/MixedWM38-subset'
   c.data.image_size = (104, 104)  # every cell of the 52 x 52 map becomes 2 x 2 pixels
   c.data.interpolation = 'nearest'
+  c.data.hold_out = ''  # what launch.cross_validate set aside; '' is hold_out.json in dir
 
   c.split = ConfigDict()
   c.split.kind = 'few_shot'

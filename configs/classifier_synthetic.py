@@ -17,6 +17,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.data.seed = 0
   c.data.image_size = (128, 128)
   c.data.interpolation = 'bilinear'
+  c.data.hold_out = ''  # file of what launch.cross_validate set aside
 
   c.split = ConfigDict()
   c.split.kind = 'few_shot'

@@ -20,6 +20,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.data.dir = f'{DATA}/X-SDD'
   c.data.image_size = (160, 160)
   c.data.interpolation = 'bilinear'
+  c.data.hold_out = ''  # what launch.cross_validate set aside; '' is hold_out.json in dir
 
   c.split = ConfigDict()
   c.split.kind = 'few_shot'

@@ -22,6 +22,8 @@ def get_config(variant: str = '') -> ConfigDict:
   c.data.dir = 'pictures'
   c.data.image_size = (160, 160)
   c.data.interpolation = 'bilinear'
+  c.data.lots = ''  # CSV file with the columns image and lot
+  c.data.hold_out = ''  # what launch.cross_validate set aside; '' is hold_out.json in dir
 
   c.split = ConfigDict()
   c.split.kind = 'few_shot'
@@ -42,6 +44,11 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.projection = (512, 128)
   c.method.embedding = 'features'  # compares a little better than the projection
   c.method.augmentation = ConfigDict({'crop_scale': (0.5, 1.0)})
+  c.method.augmentation.angle = 0.0  # 180 turns freely
+  c.method.augmentation.angle_limits = ConfigDict()  # {'scratch': 15.0}: of a directional class
+  c.method.augmentation.elastic = 0.0  # 0.03 bends a little
+  c.method.augmentation.brightness = 0.0
+  c.method.augmentation.contrast = 0.0
 
   c.optimizer = ConfigDict()
   c.optimizer.name = 'adam'

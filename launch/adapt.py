@@ -19,7 +19,7 @@ from absl import flags
 
 from jaxdefect import data, train
 from jaxdefect.contracts import Batch, Fitted, References
-from jaxdefect.data import duplicates, split_record
+from jaxdefect.data import duplicates, hold_out, split_record
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.evaluate import thresholds
 from launch import command, experiment
@@ -58,6 +58,9 @@ def main(values: flags.FlagValues) -> None:
   source = None
   if values.references:
     source = data.load('folder', dir=values.references, name=values.references)
+    held = experiment.hold_out_file(run.config.data)
+    if held.exists():
+      hold_out.refuse(source, hold_out.read(held))
     start = _first_free(fitted, added)
     known = experiment.references(run.config, source, range(len(source)))
     known = References(known.classes, _Shifted(known.batches, start))
@@ -111,6 +114,11 @@ def _forget(
   place = dict(added)
   if any(name not in place for name in names):
     source, split = experiment.read_split(run.directory, run.config)
+    if split.report.get('images', len(source)) != len(source):
+      raise ValueError(
+        f'{source.name} had {split.report["images"]} pictures when {run.directory} was fitted and '
+        f'has {len(source)} now, so its memory cannot be told by name; fit it anew'
+      )
     place |= {source.names[i]: i for i in split.train + split.references}
   for name in names:
     if name not in place:

@@ -1,10 +1,23 @@
 """From ``config.calibration`` to a threshold: what stands between ``adapt`` and ``predict``."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 
-from jaxdefect.contracts import Fitted, References
+from jaxdefect.contracts import AnomalyMaps, Batch, Fitted, References, Verdicts
 from jaxdefect.evaluate import cross_calibration, thresholds
 from launch import experiment
+
+
+def anomaly_part(predict: Callable[..., Any]) -> Callable[..., AnomalyMaps]:
+  """``predict`` of an anomaly method, or that part of the verdicts that a threshold is for."""
+
+  def maps(fitted: Fitted, batch: Batch) -> AnomalyMaps:
+    predictions = predict(fitted, batch)
+    return predictions.anomaly if isinstance(predictions, Verdicts) else predictions
+
+  return maps
 
 
 def calibrate(
@@ -32,9 +45,10 @@ def calibrate(
     return fitted
   rate, groups = settings.false_alarm_rate, made.split.groups(made.source)
   if settings.kind == 'split':
-    held = experiment.eval_batches(made.config, made.source, made.split.validation, fitted.classes)
+    parts = experiment.good_images(made.source, made.split.validation)
+    held = experiment.eval_batches(made.config, made.source, parts, fitted.classes)
     return thresholds.calibrate(
-      made.method.predict, fitted, held, false_alarm_rate=rate, groups=groups
+      anomaly_part(made.method.predict), fitted, held, false_alarm_rate=rate, groups=groups
     )
   return cross_calibration.calibrate(
     made.method,

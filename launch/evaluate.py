@@ -2,8 +2,9 @@
 
 Reads the run's split, so it scores the very images that training never saw, and prints the figures
 with their intervals. --data=NAME:DIR tries the run on another data set, recognised from --shots
-references per class alone, over --draws random choices of references. --false_alarm_rate=0.01 sets
-another threshold for an anomaly method; the run stays as it is.
+references per class alone, over --draws random choices of references. --hold_out scores the
+pictures that launch.cross_validate set aside. --false_alarm_rate=0.01 sets another threshold for an
+anomaly method; the run stays as it is.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from absl import flags
 
 from jaxdefect import data
 from jaxdefect.contracts import References
+from jaxdefect.data import duplicates
 from jaxdefect.evaluate import few_shot, runner
 from launch import command, experiment, tasks
 
@@ -23,6 +25,9 @@ from launch import command, experiment, tasks
 def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string('workdir', None, 'folder of a finished run', flag_values=values)
   flags.DEFINE_string('data', '', 'another data set, NAME:DIR', flag_values=values)
+  flags.DEFINE_bool(
+    'hold_out', False, 'score what launch.cross_validate set aside', flag_values=values
+  )
   flags.DEFINE_list('shots', ['1', '3', '5'], 'references per class', flag_values=values)
   flags.DEFINE_integer('draws', 100, 'random choices of references', flag_values=values)
   flags.DEFINE_string('out', '', 'JSON file to write', flag_values=values)
@@ -39,12 +44,14 @@ def main(values: flags.FlagValues) -> None:
     result = recognise_from_shots(
       run, source, range(len(source)), [int(s) for s in values.shots], draws=values.draws
     )
+  elif values.hold_out:
+    source, divided = experiment.load_divided(run.config.data)
+    if divided is None:
+      raise ValueError(f'nothing of {source.name} is held out; launch.cross_validate sets it aside')
+    result = score(run, source, divided.held, duplicates.find(source))
   else:
     source, split = experiment.read_split(directory, run.config)
-    batches = experiment.eval_batches(run.config, source, split.test, run.fitted.classes)
-    predictions, seen = tasks.predict_all(run.method, run.fitted, batches)
-    seen['group'] = split.groups(source)[seen['index']]
-    result = tasks.of(predictions).evaluate(predictions, seen, run.fitted)
+    result = score(run, source, split.test, split.groups(source))
   for name, value in result['metrics'].items():
     if '/' not in name or values.data:
       interval = result['intervals'].get(name)
@@ -53,6 +60,14 @@ def main(values: flags.FlagValues) -> None:
       )
   if values.out:
     pathlib.Path(values.out).write_text(json.dumps(result, indent=1) + '\n')
+
+
+def score(run, source, indices, groups) -> dict:
+  """The figures of a run on some images of a data set, whose groups the intervals count."""
+  batches = experiment.eval_batches(run.config, source, indices, run.fitted.classes)
+  predictions, seen = tasks.predict_all(run.method, run.fitted, batches)
+  seen['group'] = groups[seen['index']]
+  return tasks.of(predictions).evaluate(predictions, seen, run.fitted)
 
 
 def recognise_from_shots(run, source, indices, shots, *, draws: int, seed: int = 0) -> dict:

@@ -4,27 +4,24 @@ Features are computed once per data set and backbone and kept below the folder o
 and folds are linear algebra on them (``evaluate.ridge_head``).
 """
 
-import hashlib
 import json
 import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import threadpoolctl
 from ml_collections import ConfigDict
 
-from jaxdefect import data, models
-from jaxdefect.data import duplicates
+from jaxdefect.data import duplicates, samples
 from jaxdefect.data.folds import Fold
 from jaxdefect.data.samples import Samples
 from jaxdefect.evaluate import cross_validation, delong, intervals, ridge_head
 from jaxdefect.explain import report
-from jaxdefect.ops import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
-from launch import evidence_tables, experiment
+from launch import evidence_tables, experiment, frozen
 from launch.evidence_tables import Setting
+from launch.versions import versions
 
 OTHER = 'other'
 _RESAMPLES = 500
@@ -78,7 +75,7 @@ def from_resampled(
     },
     'config': config.to_dict(),
     'seconds': round(time.monotonic() - started, 1),
-    'versions': experiment.versions(),
+    'versions': versions(),
   }
   return {
     scheme: {**summary([one[scheme] for one in trials]), **named} for scheme in setting.schemes
@@ -95,7 +92,7 @@ def load(config: ConfigDict, setting: Setting, directory: pathlib.Path) -> Probl
   if not path.exists():
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / 'features.partial.npz'
-    pooled = features(config, source, indices)
+    pooled = frozen.features(config, source, indices)[:, 0]
     groups = duplicates.find(source)[indices]
     np.savez(partial, features=pooled, groups=groups, names=names)
     partial.replace(path)
@@ -106,44 +103,15 @@ def load(config: ConfigDict, setting: Setting, directory: pathlib.Path) -> Probl
     return Problem(ridge_head.unit_vectors(stored['features']), positive, stored['groups'], names)
 
 
-def features(config: ConfigDict, source: data.Source, indices: Sequence[int]) -> np.ndarray:
-  """[n, F] the last map of the pretrained backbone, averaged over its pixels."""
-  pretrained, _ = experiment.load_pretrained(config)
-  if pretrained is None:
-    raise ValueError('pretrained.weights names no file; features need pretrained weights')
-  network = models.backbone(config.method.backbone, stages=config.method.stages)
-  variables = {kind: tree['backbone'] for kind, tree in pretrained.items()}
-
-  @jax.jit
-  def pooled(image: jax.Array) -> jax.Array:
-    pixels = normalize_pixels(image, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    return models.global_average_pool(network.apply(variables, pixels)[-1])
-
-  batches = experiment.eval_batches(config, source, indices, source.classes)
-  return np.concatenate([np.asarray(pooled(b['image']))[b['valid']] for b in batches])
-
-
 def draw(problem: Problem, counts: tuple[int, int], seed: int, among: np.ndarray) -> np.ndarray:
-  """Whole groups in the seed's order, as long as they fit into ``counts`` (negatives, positives).
-
-  A group's place is the sha256 of the seed and its first name alone: were it that of its foremost
-  picture, large groups would come early, and the pictures drawn would differ from those left over.
-  """
-  members: dict[int, list[int]] = {}
-  for i in among.tolist():
-    members.setdefault(int(problem.groups[i]), []).append(i)
-
-  def place(group: int) -> bytes:
-    name = min(problem.names[i] for i in members[group])
-    return hashlib.sha256(f'{seed}\n{name}'.encode()).digest()
-
-  room, drawn = np.array(counts), []
-  for group in sorted(members, key=place):
-    needed = np.bincount(problem.positive[members[group]], minlength=2)
-    if (needed <= room).all():
-      room -= needed
-      drawn += members[group]
-  return np.asarray(sorted(drawn), int)
+  """Whole groups in the seed's order that fit into ``counts`` (negatives, positives)."""
+  given = Samples(
+    names=tuple(problem.names[among].tolist()),
+    labels=problem.positive[among].astype(np.int32),
+    classes=(OTHER, 'positive'),
+    groups=problem.groups[among],
+  )
+  return among[samples.draw(given, counts, seed=seed)]
 
 
 def trial(problem: Problem, setting: Setting, seed: int) -> dict[str, dict[str, Any]]:
@@ -180,11 +148,11 @@ def trial(problem: Problem, setting: Setting, seed: int) -> dict[str, dict[str, 
     'k_fold_once': (whole, 'k_fold', 1),
   }
   found: dict[str, dict[str, Any]] = {}
-  for name, (samples, scheme, repeats) in schemes.items():
+  for name, (labelled, scheme, repeats) in schemes.items():
     if name in setting.schemes:
       run = cross_validation.evaluate(
         score,
-        samples,
+        labelled,
         positive=setting.positive,
         schemes=(scheme,),
         repeats=repeats,

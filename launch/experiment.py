@@ -7,26 +7,25 @@ import inspect
 import json
 import os
 import pathlib
-import platform
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxdefect import data, methods, optim, train
 from jaxdefect.contracts import DataSpec, Fitted, Method, References
-from jaxdefect.data import batching, box_splits, episodes, leakage, splits
+from jaxdefect.data import batching, box_splits, episodes, hold_out, leakage, splits
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.evaluate import thresholds
 from jaxdefect.train import parallel
 
-_NOT_FOR_SOURCE = ('name', 'image_size', 'interpolation', 'max_boxes')
+_NOT_FOR_SOURCE = ('name', 'image_size', 'interpolation', 'max_boxes', 'hold_out')
 
 # split.kind -> the function that makes it; the last three are for boxes.
 SPLITS = {
   'few_shot': splits.few_shot,
   'fraction': splits.fraction,
+  'few_defects': splits.few_defects,
   'good_only': splits.good_only,
   'unseen_classes': splits.unseen_classes,
   'naive': leakage.naive_split,  # for comparison alone
@@ -59,7 +58,36 @@ def keyword_arguments(function: Any, values: dict, *, where: str) -> dict:
 
 
 def load_source(config: ConfigDict) -> data.Source:
-  """Opens the data set that ``config.data`` names."""
+  """Opens the data set that ``config.data`` names, without what is held out of it.
+
+  The one door to training: where a hold-out was set aside, its images do not exist behind it.
+  """
+  source, divided = load_divided(config)
+  return source if divided is None else source.subset(divided.free)
+
+
+def load_divided(config: ConfigDict) -> tuple[data.Source, hold_out.Divided | None]:
+  """The whole data set of ``config.data``, and which of it is held out, where anything is."""
+  source = _load_whole(config)
+  path = hold_out_file(config)
+  if not path.exists():
+    if config.get('hold_out'):
+      raise ValueError(
+        f'data.hold_out is {path}, which does not exist; launch.cross_validate sets one aside'
+      )
+    return source, None
+  return source, hold_out.divide(source, hold_out.read(path))
+
+
+def hold_out_file(config: ConfigDict) -> pathlib.Path:
+  """Where the hold-out of ``config.data`` is written down: ``hold_out``, else beside the images."""
+  if config.get('hold_out'):
+    return pathlib.Path(config.hold_out)
+  # Made data have no folder, and nothing is held out of them unless a file is named.
+  return pathlib.Path(config.get('dir') or os.devnull) / hold_out.FILE
+
+
+def _load_whole(config: ConfigDict) -> data.Source:
   settings = {k: v for k, v in config.to_dict().items() if k not in _NOT_FOR_SOURCE}
   for name in ('dir', 'annotations'):
     if settings.get(name) == '':  # the working directory would be read in its place
@@ -191,9 +219,15 @@ def check_calibration(config: ConfigDict, source: data.Source, split: splits.Spl
       "calibration.kind 'cross' is for methods without training, but steps is "
       f"{config.steps}; use 'split', which holds good parts back"
     )
-  held = split.validation if settings.kind == 'split' else split.train
+  held = good_images(source, split.validation if settings.kind == 'split' else split.train)
   different = set(split.groups(source)[list(held)].tolist())
   thresholds.check_enough(len(different), settings.false_alarm_rate)
+
+
+def good_images(source: data.Source, indices: Any) -> tuple[int, ...]:
+  """Those of ``indices`` that are good parts."""
+  good = source.class_number(GOOD)
+  return tuple(int(i) for i in indices if source.labels[i] == good)
 
 
 def load_tasks(config: ConfigDict, key: str, *, target: str = '') -> dict[str, data.Source]:
@@ -209,7 +243,11 @@ def load_tasks(config: ConfigDict, key: str, *, target: str = '') -> dict[str, d
       if not settings.get('dir'):
         continue  # no further products
       collection = data.sources.load_tasks(settings.pop('name'), **settings)
-      found |= {f'{name}/{product}': source for product, source in collection.items()}
+      for product, source in collection.items():
+        path = pathlib.Path(settings['dir']) / product / hold_out.FILE
+        if path.exists():
+          source = source.subset(hold_out.divide(source, hold_out.read(path)).free)
+        found[f'{name}/{product}'] = source
     else:
       found[name] = load_source(entry)
   return {name: source for name, source in found.items() if source.name != target}
@@ -295,27 +333,6 @@ def references(
   batches = eval_batches(config, source, indices, classes)
   checks = eval_batches(config, source, validation, classes) if len(validation) else None
   return References(classes=classes, batches=batches, validation=checks)
-
-
-def versions() -> dict[str, str]:
-  """The software and the device that a result came from."""
-  import flax
-  import jaxlib
-  import optax
-
-  import jaxdefect
-
-  device = jax.devices()[0]
-  return {
-    'jaxdefect': jaxdefect.__version__,
-    'python': platform.python_version(),
-    'jax': jax.__version__,
-    'jaxlib': jaxlib.__version__,
-    'flax': flax.__version__,
-    'optax': optax.__version__,
-    'numpy': np.__version__,
-    'device': f'{device.device_kind} ({device.platform}, {os.cpu_count()} cores)',
-  }
 
 
 def write_config(config: ConfigDict, directory: pathlib.Path) -> None:

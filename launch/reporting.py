@@ -12,6 +12,7 @@ from jaxdefect.data import task_pools
 from jaxdefect.explain import report
 from jaxdefect.train import metric_log
 from launch import augmentation, experiment, tasks
+from launch.versions import versions
 
 
 def validation(
@@ -104,7 +105,7 @@ def write(
     'start_weights': made.pretrained_source,
     'split': split.report,
     'config': config.to_dict(),
-    'versions': experiment.versions(),
+    'versions': versions(),
     'warnings': task.warnings(result),
   }
   records = metric_log.read(directory / 'metrics.jsonl') if config.steps else []

@@ -29,6 +29,7 @@ from launch import (
   tables,
   target_adaptation,
   train,
+  view_evidence,
 )
 
 # Lists of file names, which stay with the run.
@@ -51,6 +52,9 @@ def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
   if cell.shots == 'evidence':
     features = runs / 'evidence' / _slug(cell.config, cell.overrides)
     return compact(evidence.of_cell(cell.row, cell.column, config, features))
+  if cell.shots == 'views':
+    features = runs / 'evidence' / _slug(cell.config, cell.overrides)
+    return compact(view_evidence.of_cell(cell.row, cell.column, config, features))
   directory = runs / _slug(cell.config, cell.overrides) / f'seed_{seed}'
   start = config.pretrained.weights
   if start.startswith(anomaly_tables.RUN):

@@ -21,6 +21,7 @@ from jaxdefect.contracts import (
   Method,
   References,
   State,
+  Verdicts,
   to_fitted,
 )
 
@@ -38,6 +39,10 @@ SMALL = {
     **{'score_threshold': 0.0, 'max_detections': 5},
   },
   'ganomaly': {'latent': 6, 'width': 4},
+  'hybrid': {
+    **{'backbone': 'resnet18', 'stages': 2, 'width': 4},
+    'anomaly': {'name': 'patchcore', 'layers': (1, 2), 'coreset': 0.5, 'projection': 8},
+  },
   'medetection': {'width': 4, 'blocks': 1, 'references': 2, 'fine_tune_epochs': 1},
   'nearest_neighbor': {'backbone': 'resnet18', 'stages': 1, 'width': 8, 'projection': (8, 4)},
   'padim': {'backbone': 'resnet18', 'layers': (1, 2), 'width': 8, 'dimensions': 5},
@@ -71,6 +76,7 @@ VIEWS = {
   'classifier': {'crop_scale': (0.5, 1.0)},
   'contrastive_margin': {'crop_scale': (0.5, 1.0)},
   'faster_rcnn': {'flips': True, 'scale': (0.8, 1.2)},
+  'hybrid': {'crop_scale': (0.5, 1.0)},
   'medetection': {'crop_scale': (0.5, 1.0)},
   'nearest_neighbor': {'crop_scale': (0.5, 1.0)},
 }
@@ -265,10 +271,17 @@ def check_anomaly_maps(predictions: AnomalyMaps, count: int):
   assert np.isfinite(predictions.maps).all()
 
 
+def check_verdicts(predictions: Verdicts, count: int):
+  assert predictions.verdict.shape == predictions.rule.shape == (6,)
+  check_class_scores(predictions.head, count)
+  check_anomaly_maps(predictions.anomaly, 2)
+
+
 CHECKS = {
   AnomalyMaps: check_anomaly_maps,
   ClassScores: check_class_scores,
   Detections: check_detections,
+  Verdicts: check_verdicts,
 }
 
 

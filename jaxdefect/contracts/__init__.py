@@ -2,9 +2,16 @@
 
 from jaxdefect.contracts.batch import Batch, References, example_keys
 from jaxdefect.contracts.method import DataSpec, Fitted, Method, State, to_fitted
-from jaxdefect.contracts.predictions import AnomalyMaps, ClassScores, Detections
+from jaxdefect.contracts.predictions import (
+  RULES,
+  VERDICTS,
+  AnomalyMaps,
+  ClassScores,
+  Detections,
+  Verdicts,
+)
 
-__all__ = [
+__all__ = [  # noqa: RUF022 (plain order, as everywhere)
   'AnomalyMaps',
   'Batch',
   'ClassScores',
@@ -12,8 +19,11 @@ __all__ = [
   'Detections',
   'Fitted',
   'Method',
+  'RULES',
   'References',
   'State',
+  'VERDICTS',
+  'Verdicts',
   'example_keys',
   'to_fitted',
 ]

@@ -53,3 +53,25 @@ class AnomalyMaps(NamedTuple):
 
   scores: jax.Array
   maps: jax.Array
+
+
+# What a part is to be done with, and which rule says so; ``Verdicts`` count in them.
+VERDICTS = ('ok', 'review', 'reject')
+RULES = ('supervised', 'anomaly', 'few samples')
+
+
+class Verdicts(NamedTuple):
+  """What is to be done with each part, which rule says so, and what the rules saw.
+
+  Attributes:
+    verdict: [N] int32, counting in ``VERDICTS``.
+    rule: [N] int32, counting in ``RULES``: the supervised head, the anomaly score beside it, or a
+      head that has seen too few samples of the mode that it names to decide alone.
+    head: what the supervised head says.
+    anomaly: how far each part is from good ones.
+  """
+
+  verdict: jax.Array
+  rule: jax.Array
+  head: ClassScores
+  anomaly: AnomalyMaps

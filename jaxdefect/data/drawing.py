@@ -103,6 +103,7 @@ class Drawing:
     report = {
       'kind': kind,
       'seed': self.seed,
+      'images': len(names),
       **settings,
       'counts': {
         part: dict(zip(self.source.classes, self.source.counts(images)))

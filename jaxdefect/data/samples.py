@@ -3,6 +3,7 @@
 Shape legend: N images of a source, n labelled ones.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -94,6 +95,37 @@ def lots(source: Source, *, copies: Sequence[int] | np.ndarray | None = None) ->
   if copies is not None:
     pairs += [(int(group), i) for i, group in enumerate(copies)]
   return duplicates.merge(len(source), pairs)
+
+
+def draw(given: Samples, room: Sequence[int] | np.ndarray, *, seed: int) -> np.ndarray:
+  """Whole groups in the seed's order, each where it fits into what is left of the room.
+
+  A group's place is the ``sha256(seed, first name)``: were it that of its foremost image, large
+  groups would come early, and what is drawn would differ from what is left over.
+
+  Args:
+    given: the samples.
+    room: [K] how many images of each class at most.
+    seed: of the order.
+
+  Returns:
+    Places in the samples, rising.
+  """
+  members: dict[int, list[int]] = {}
+  for i, group in enumerate(given.groups.tolist()):
+    members.setdefault(group, []).append(i)
+
+  def place(group: int) -> bytes:
+    name = min(given.names[i] for i in members[group])
+    return hashlib.sha256(f'{seed}\n{name}'.encode()).digest()
+
+  left, drawn = np.array(room), []
+  for group in sorted(members, key=place):
+    needed = np.bincount(given.labels[members[group]], minlength=len(given.classes))
+    if (needed <= left).all():
+      left -= needed
+      drawn += members[group]
+  return np.asarray(sorted(drawn), int)
 
 
 def is_positive(given: Samples, positive: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 Shape legend: N images, K classes, H x W native pixels, C channels (1 or 3).
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -132,6 +133,22 @@ class Source:
       numbers += np.bincount(labels, minlength=len(self.classes))
     places = [self.class_number(name) for name in (self.classes if classes is None else classes)]
     return tuple(int(numbers[place]) for place in places)
+
+  def subset(self, places: Sequence[int]) -> 'Source':
+    """The images at ``places`` alone, in that order, with their groups and annotations."""
+    kept = [int(i) for i in places]
+
+    def taken(values: Sequence[Any]) -> LazyColumn:
+      return LazyColumn(len(kept), lambda k: values[kept[k]])
+
+    return dataclasses.replace(
+      self,
+      names=tuple(self.names[i] for i in kept),
+      labels=self.labels[kept],
+      read=lambda k: self.read(kept[k]),
+      groups=None if self.groups is None else tuple(self.groups[i] for i in kept),
+      annotations={name: taken(values) for name, values in self.annotations.items()},
+    )
 
   def class_number(self, name: str) -> int:
     """The label of class ``name``; a plain sentence when there is no such class."""

@@ -21,6 +21,7 @@ __all__ = [
   'boxes_few_shot',
   'boxes_fraction',
   'boxes_unseen',
+  'few_defects',
   'few_shot',
   'fraction',
   'good_only',
@@ -246,3 +247,68 @@ def good_only(
   test = limit(source, parts['test'], max_test)
   settings = {'train': train, 'validation': validation, 'max_test': max_test}
   return drawing.split('good_only', settings, parts['train'], parts['validation'], test)
+
+
+def few_defects(
+  source: Source,
+  *,
+  train: float,
+  per_class: int,
+  seed: int,
+  groups: Sequence[int] | np.ndarray | None = None,
+  validation: float = 0.0,
+  max_test: int | None = None,
+) -> Split:
+  """Trains on a share of the good images and a few of every other class: what a factory has.
+
+  Good images come as in ``good_only``, by whole groups in which all are good; of every other class
+  ``per_class`` images train, one of a group. With one seed, good images are the same for every
+  ``per_class``, and the 5 images of a class are among its 10. Validation is of good images.
+
+  Args:
+    source: the data set; one of its classes is ``'good'``.
+    train: share of the good images for training, in (0, 1).
+    per_class: training images of every other class.
+    seed: which images.
+    groups: as in ``few_shot``.
+    validation: share of the good images for validation, by which thresholds are set.
+    max_test: as in ``few_shot``.
+
+  Returns:
+    The split.
+
+  Raises:
+    ValueError: the shares make no sense, there is no class ``'good'``, or a class has too few
+      different images for its part and one for the test.
+  """
+  require_positive('per_class', per_class)
+  if not (0 < train < 1 and 0 <= validation < 1 and train + validation < 1):
+    raise ValueError(
+      f'train must lie in (0, 1) and validation in [0, 1 - train), got {train} and {validation}.'
+    )
+  drawing = Drawing(source, seed, groups)
+  good = source.class_number(GOOD)
+  number = source.counts(classes=[GOOD])[0]
+  wanted = rounded(np.array([train, validation]) * number).tolist()
+  room: dict[str, int] = dict(zip(('train', 'validation'), wanted))
+  parts: dict[str, list[int]] = {'train': [], 'validation': []}
+  for members in drawing.whole_groups():
+    fits = [part for part in room if len(members) <= room[part]]
+    if fits and all(source.labels[i] == good for i in members):
+      room[fits[0]] -= len(members)
+      parts[fits[0]] += members
+      drawing.used.add(drawing.groups[members[0]])
+  for part, share in (('train', train), ('validation', validation), ('test', 1)):
+    if share and not parts.get(part, drawing.rest([GOOD])):
+      raise ValueError(
+        f'{source.name} has {number} good images, which leaves none for {part} at train={train:g} '
+        f'and validation={validation:g}.'
+      )
+  others = [name for name in source.classes if name != GOOD]
+  for name in others:
+    drawing.require(name, per_class + 1, f'{per_class} for training', 0)
+  parts['train'] += [i for name in others for i in drawing.take(name, per_class)]
+  test = limit(source, drawing.rest(source.classes), max_test)
+  settings = {'train': train, 'per_class': per_class, 'validation': validation}
+  settings['max_test'] = max_test
+  return drawing.split('few_defects', settings, parts['train'], parts['validation'], test)

@@ -20,7 +20,7 @@ That part is measured by refits, or assumed to be as large. How often the interv
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -103,7 +103,13 @@ def evaluate(
     ValueError: there is no such scheme, class or ``training``, ``pair_limit`` is given with
       ``'measured'``, or as the folds of ``data.folds``.
   """
-  marks = _checked(given, positive, schemes, training, pair_limit)
+  # All folds first: what cannot be divided is said before anything is trained.
+  settings: dict[str, Any] = {'k': k, 'repeats': repeats, 'pair_limit': pair_limit}
+  planned = plan(
+    given, positive=positive, schemes=schemes, training=training, seed=seed, **settings
+  )
+  ones, twos, drawn = planned
+  marks, measured = is_positive(given, positive), training == 'measured'
   support = np.bincount(given.labels, minlength=len(given.classes))
   report: dict[str, Any] = {
     **{name: {} for name in ('metrics', 'intervals', 'interval_kinds')},
@@ -116,16 +122,6 @@ def evaluate(
     'support': {name: int(count) for name, count in zip(given.classes, support)},
     'positive': positive,
   }
-  # All folds first: what cannot be divided is said before anything is trained.
-  measured = training == 'measured'
-  ones = divisions.leave_one_out(given) if measured or 'leave_one_out' in schemes else []
-  twos: list[Fold] = divisions.leave_two_out(given) if measured else []
-  if not measured and 'leave_pair_out' in schemes:
-    twos = divisions.leave_pair_out(given, positive=positive, limit=pair_limit, seed=seed)
-  drawn: list[list[Fold]] = []
-  if {'k_fold', 'k_fold_pooled'} & set(schemes):
-    drawn = divisions.k_fold(given, k=k, seed=seed, repeats=repeats)
-
   found: dict[str, tuple[list[Comparisons], int]] = {}
   added = None
   scores_of_ones, scores_of_twos = score(ones), score(twos)
@@ -149,7 +145,7 @@ def evaluate(
 
   for scheme, (tables, models) in found.items():
     table, name = comparisons.average(tables), f'auroc/{scheme}'
-    settings: dict[str, Any] = {'confidence': confidence}
+    settings = {'confidence': confidence}
     full = comparisons.with_interval(table, marks, given.groups, added=added, **settings)
     fixed = comparisons.with_interval(table, marks, given.groups, **settings)
     resampled = comparisons.bootstrap(
@@ -172,9 +168,64 @@ def evaluate(
   return report
 
 
-def _checked(
+class Plan(NamedTuple):
+  """The folds of an evaluation, one model each.
+
+  Attributes:
+    ones: without one group.
+    twos: without two.
+    drawn: k folds, ``repeats`` times.
+  """
+
+  ones: list[Fold]
+  twos: list[Fold]
+  drawn: list[list[Fold]]
+
+
+def plan(
+  given: Samples,
+  *,
+  positive: str,
+  schemes: Sequence[str] = SCHEMES,
+  k: int = 5,
+  repeats: int = 20,
+  pair_limit: int | None = None,
+  training: str = 'measured',
+  seed: int = 0,
+) -> Plan:
+  """The folds that ``evaluate`` will ask for, and all that it may refuse; trains nothing.
+
+  Args:
+    given: as the others of ``evaluate``.
+    positive: likewise.
+    schemes: likewise.
+    k: likewise.
+    repeats: likewise.
+    pair_limit: likewise.
+    training: likewise.
+    seed: likewise.
+
+  Returns:
+    The folds.
+
+  Raises:
+    ValueError: as ``evaluate``.
+  """
+  _check(given, positive, schemes, training, pair_limit)
+  measured = training == 'measured'
+  ones = divisions.leave_one_out(given) if measured or 'leave_one_out' in schemes else []
+  twos: list[Fold] = divisions.leave_two_out(given) if measured else []
+  if not measured and 'leave_pair_out' in schemes:
+    twos = divisions.leave_pair_out(given, positive=positive, limit=pair_limit, seed=seed)
+  drawn: list[list[Fold]] = []
+  if {'k_fold', 'k_fold_pooled'} & set(schemes):
+    drawn = divisions.k_fold(given, k=k, seed=seed, repeats=repeats)
+  return Plan(ones, twos, drawn)
+
+
+def _check(
   given: Samples, positive: str, schemes: Sequence[str], training: str, pair_limit: int | None
-) -> np.ndarray:
+) -> None:
   for argument, values, allowed in (
     ('schemes', schemes, SCHEMES),
     ('training', (training,), TRAINING),
@@ -187,7 +238,7 @@ def _checked(
       "pair_limit draws some pairs, but training='measured' needs the models of all of them; use "
       "'assumed'."
     )
-  return is_positive(given, positive)
+  is_positive(given, positive)
 
 
 def _sampling_sd(table: Comparisons, positive: np.ndarray, groups: np.ndarray) -> float:

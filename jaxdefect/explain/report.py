@@ -1,7 +1,8 @@
 """``report.json`` for programs and ``report.html`` for people, from the same dict.
 
 The dict is that of ``evaluate.classification.evaluate``, ``evaluate.average_precision.evaluate`` or
-``evaluate.anomaly.evaluate`` (or their ``aggregate``), to which the launcher adds what it knows.
+``evaluate.anomaly.evaluate`` (or their ``aggregate``) or of ``evaluate.cross_validation.evaluate``,
+to which the launcher adds what it knows.
 Every part may be missing; what is missing is not shown.
 
 ================ ===============================================================================
@@ -17,6 +18,10 @@ key              meaning
 ``pixels``       the dict of ``evaluate.region_overlap.evaluate``
 ``threshold``    of an anomaly method, with ``nominal_false_alarm_rate``, ``kinds`` (kind of defect
                  -> images), ``fit_seconds``, ``ms_per_image``, ``model_bytes``, ``peak_bytes``
+``schemes``      of a cross-validation, with ``stability``, ``models``, ``pairs``, ``groups``,
+                 ``positive``, ``fixed_model_intervals``, and ``hold_out`` (``n``, ``positives``)
+``verdicts``     of a rule, class -> verdict -> images; with ``rules``, ``confirmed``,
+                 ``min_confirmed``
 ``config``       nested dict of the run's settings
 ``versions``     name -> version
 ``warnings``     sentences that the reader must see
@@ -34,7 +39,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxdefect.explain import anomaly_sections, detection_sections, page, sections
+from jaxdefect.explain import (
+  anomaly_sections,
+  detection_sections,
+  evidence_sections,
+  page,
+  sections,
+  verdict_sections,
+)
 from jaxdefect.explain.anomaly_sections import Gallery
 from jaxdefect.explain.detection_figures import DrawnMistake
 from jaxdefect.explain.mistakes import Mistake
@@ -159,6 +171,12 @@ def html(
       detection_sections.precision_recall(values),
       sections.curves(records, max_panels=12),
     ]
+  elif verdict_sections.applies(values):
+    body += [
+      verdict_sections.headline(values),
+      verdict_sections.tables(values),
+      sections.curves(records),
+    ]
   elif anomaly_sections.applies(values):
     body += [
       anomaly_sections.headline(values),
@@ -167,6 +185,8 @@ def html(
       sections.curves(records),
       anomaly_sections.cost(values),
     ]
+  elif evidence_sections.applies(values):
+    body += [evidence_sections.headline(values), evidence_sections.schemes(values)]
   else:
     body += [
       sections.headline(values),

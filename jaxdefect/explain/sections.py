@@ -21,12 +21,18 @@ _SHOWN = {
 _PERCENT = {
   *('accuracy', 'map', 'map50', 'map75'),
   *('recall_at_0.1_fp', 'recall_at_0.5_fp', 'recall_at_1_fp'),
-  *('false_alarm_rate', 'miss_rate'),
+  *('false_alarm_rate', 'miss_rate', 'rejected', 'asked'),
+  *('false_reject_rate', 'false_review_rate'),
+  *('detection_rate/hold_out', 'false_alarm_rate/hold_out'),
 }
 KINDS = {
   'wilson': 'Wilson',
   'bootstrap': 'bootstrap over images',
   'student': "Student's t over seeds",
+  'delong': 'DeLong',
+  'delong and refits': 'DeLong, and refits for the training pictures',
+  'delong, doubled': "DeLong's variance doubled for the training pictures",
+  'guaranteed': 'no pair is lost: what is certain then',
 }
 _NOTHING = 'n/a'
 

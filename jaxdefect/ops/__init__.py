@@ -12,6 +12,7 @@ from jaxdefect.ops.nms import nms, nms_per_class
 from jaxdefect.ops.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
 from jaxdefect.ops.proposals import select_detections, select_proposals
 from jaxdefect.ops.roi_align import multiscale_roi_align, roi_align
+from jaxdefect.ops.routing import route
 from jaxdefect.ops.targets import (
   AnchorTargets,
   RegionTargets,
@@ -50,6 +51,7 @@ __all__ = [  # noqa: RUF022 (plain order, as everywhere)
   'random_projection',
   'region_targets',
   'roi_align',
+  'route',
   'sample_matches',
   'select_detections',
   'select_proposals',

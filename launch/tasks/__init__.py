@@ -22,9 +22,9 @@ from typing import Any
 
 from jaxdefect.contracts import Batch, Fitted, Method
 from jaxdefect.evaluate import runner
-from launch.tasks import anomaly, detection, recognition
+from launch.tasks import anomaly, detection, recognition, verdicts
 
-_TASKS = {task.EVALUATOR.READS: task for task in (recognition, detection, anomaly)}
+_TASKS = {task.EVALUATOR.READS: task for task in (recognition, detection, anomaly, verdicts)}
 
 # Columns of a batch that some task needs beside the predictions.
 SEEN = ('label', 'index', 'boxes', 'box_label', 'box_valid', 'size', 'scale')

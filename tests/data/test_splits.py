@@ -298,3 +298,37 @@ def test_good_only_rejects_in_one_sentence():
     splits.good_only(source, train=0.9, validation=0.2, seed=0, groups=_singles(source))
   with pytest.raises(ValueError, match="no class 'good'"):
     splits.good_only(_source(), train=0.5, seed=0, groups=_singles(_source()))
+
+
+def test_few_defects_keeps_the_good_ones_and_nests_the_others():
+  source = _product(40, 20, 20)
+  groups = _singles(source)
+  groups[0] = 40  # a copy of a defect: neither trains as good nor sets a threshold
+  made = [
+    splits.few_defects(source, train=0.5, validation=0.2, per_class=k, seed=3, groups=groups)
+    for k in (5, 10)
+  ]
+  good = [{i for i in split.train if source.labels[i] == 0} for split in made]
+  defects = [{i for i in split.train if source.labels[i] == 1} for split in made]
+  assert good[0] == good[1]
+  assert len(good[0]) == 20
+  assert len(made[0].validation) == 8
+  assert 0 not in good[0] | set(made[0].validation)
+  assert defects[0] < defects[1]
+  assert [len(one) for one in defects] == [5, 10]
+  assert source.counts(made[1].train) == (20, 10, 10)
+  for split in made:
+    parts = [{groups[i] for i in part} for part in (split.train, split.validation, split.test)]
+    assert not (parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2])
+  assert source.counts(made[0].test)[1] == 15
+
+
+def test_few_defects_rejects_in_one_sentence():
+  source = _product(10, 5, 5)
+  settings = {'seed': 0, 'groups': _singles(source)}
+  with pytest.raises(ValueError, match=r"'defect' of made has 5 images, but 6 are needed"):
+    splits.few_defects(source, train=0.5, per_class=5, **settings)
+  with pytest.raises(ValueError, match=r'train must lie in \(0, 1\) and validation in'):
+    splits.few_defects(source, train=1.0, per_class=1, **settings)
+  with pytest.raises(ValueError, match='leaves none for validation'):
+    splits.few_defects(source, train=0.5, validation=0.01, per_class=1, **settings)

@@ -2,10 +2,12 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from launch import evidence, evidence_tables, reproduce, results_page
+from jaxdefect.evaluate import delong, ridge_head
+from launch import evidence, evidence_tables, reproduce, results_page, view_evidence
 from launch.evidence_tables import Setting
 
 SETTING = Setting('defect', ('good',))
@@ -137,3 +139,52 @@ def test_the_table_shows_coverage_with_its_interval(tmp_path):
   text = results_page.render(tmp_path)
   assert '| leave-one-out | bottle caps, ResNet-18 |' in text
   assert f'{len(table.cells) - 1} of {len(table.cells)} figures have not been run yet' in text
+
+
+def test_views_help_only_where_they_tell_something():
+  given = problem(300, copies=1, shift=0.6)
+  generator = np.random.default_rng(1)
+  true = given.features[:, None] + 0.3 * generator.normal(size=(*given.features.shape[:1], 4, 20))
+  noise = generator.normal(size=true.shape)
+  gains = {
+    name: np.mean(
+      [
+        (found := view_evidence.trial(given, views, SETTING, seed))['with']['truth']
+        - found['without']['truth']
+        for seed in range(6)
+      ]
+    )
+    for name, views in (('true', true), ('noise', noise), ('none', true[:, :0]))
+  }
+  assert gains['none'] == 0
+  assert gains['noise'] < gains['true']
+
+
+def test_truth_of_a_view_trial_is_that_of_a_plain_head():
+  given = problem(300, copies=1)
+  views = np.zeros((len(given.names), 0, 20))
+  found = view_evidence.trial(given, views, SETTING, 4)['with']
+  training, held = view_evidence.drawn(given, SETTING, 4)
+  assert len(training) == 35
+  assert len(held) == 15
+  assert set(given.groups[training]).isdisjoint(given.groups[held])
+  x = ridge_head.unit_vectors(given.features)
+  head = ridge_head.fit(
+    x[training], given.positive[training], penalty=ridge_head.spread(x[training])
+  )
+  rest = np.setdiff1d(np.arange(len(x)), np.concatenate([training, held]))
+  true = delong.auroc(ridge_head.scores(head, x[rest]), given.positive[rest]).value
+  assert found['truth'] == pytest.approx(true, abs=1e-9)
+
+
+def test_hue_jitter_leaves_gray_and_turns_colour():
+  generator = np.random.default_rng(0)
+  gray = np.repeat(generator.integers(0, 256, (2, 8, 8, 1)), 3, axis=3).astype(np.uint8)
+  arguments = jax.random.key(0), np.arange(2), np.zeros(2, int)
+  turned = view_evidence.hue_jitter(arguments[0], gray, *arguments[1:])
+  np.testing.assert_allclose(turned, gray, atol=0.3)
+  colour = np.tile(np.uint8([140, 90, 90]), (2, 8, 8, 1))
+  turned = np.asarray(view_evidence.hue_jitter(arguments[0], colour, *arguments[1:]))
+  luma = turned @ np.array([0.299, 0.587, 0.114])
+  np.testing.assert_allclose(luma, np.float32([140, 90, 90]) @ [0.299, 0.587, 0.114], atol=0.3)
+  assert np.abs(turned - colour).max() > 10

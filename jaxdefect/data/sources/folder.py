@@ -1,5 +1,6 @@
 """A folder of class sub-folders of images: the layout for one's own data."""
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxdefect.data import decode
+from jaxdefect.data.lots import read_lots
 from jaxdefect.data.source import Source
 
 
@@ -17,6 +19,7 @@ def make(
   classes: Sequence[str] | None = None,
   suffixes: Sequence[str] = decode.SUFFIXES,
   sixteen_bit_range: tuple[int, int] = decode.FULL_RANGE,
+  lots: str | os.PathLike[str] = '',
   name: str = 'folder',
 ) -> Source:
   """Opens ``dir/<class>/**/<image>``; images may differ in size and kind.
@@ -31,6 +34,8 @@ def make(
       the images as PNG.
     sixteen_bit_range: the (low, high) window of gray images with more than 8 bits; see
       ``decode.read_image``.
+    lots: a CSV file with the columns ``image`` (path below ``dir``) and ``lot`` (lot, session or
+      part of that picture, which no split tears apart); '' knows none.
     name: what the data set is called.
 
   Returns:
@@ -38,7 +43,8 @@ def make(
 
   Raises:
     FileNotFoundError: ``dir`` or a class folder is missing.
-    ValueError: there are no class folders, or one of them holds no image.
+    ValueError: there are no class folders, one of them holds no image, or the file of lots does
+      not fit.
   """
   root = _existing(dir)
   if classes is None:
@@ -57,7 +63,8 @@ def make(
       raise ValueError(f'The class folder {root / one} holds no images ({", ".join(suffixes)}).')
     paths += found
     labels += [label] * len(found)
-  return _source(name, tuple(classes), root, paths, labels, sixteen_bit_range)
+  source = _source(name, tuple(classes), root, paths, labels, sixteen_bit_range)
+  return dataclasses.replace(source, groups=read_lots(lots, source.names)) if lots else source
 
 
 def unlabelled(
