@@ -50,8 +50,15 @@ def calibrate(
     return thresholds.calibrate(
       anomaly_part(made.method.predict), fitted, held, false_alarm_rate=rate, groups=groups
     )
+  steps = made.config.steps
+  if experiment.anomaly_beside_a_head(
+    made.config
+  ):  # that part takes no steps, and knows good parts alone
+    parts = experiment.good_images(made.source, made.split.train)
+    batches = experiment.eval_batches(made.config, made.source, parts, fitted.classes)
+    known, steps = References(fitted.classes, batches), 0
   return cross_calibration.calibrate(
-    made.method,
+    made.method._replace(predict=anomaly_part(made.method.predict)),
     key,
     start,
     fitted,
@@ -59,5 +66,5 @@ def calibrate(
     false_alarm_rate=rate,
     folds=settings.folds,
     groups=groups,
-    steps=made.config.steps,
+    steps=steps,
   )

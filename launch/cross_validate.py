@@ -31,7 +31,9 @@ from jaxdefect.data.folds import Fold, leave_one_out
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.data.samples import Samples
 from jaxdefect.evaluate import cross_validation, delong, intervals
-from jaxdefect.explain import evidence_figures, report
+from jaxdefect.explain import evidence_figures, overlays, report
+from jaxdefect.explain.anomaly_figures import DrawnMap
+from jaxdefect.explain.anomaly_sections import Gallery
 from launch import command, experiment
 from launch.frozen_folds import FrozenFolds
 from launch.trained_folds import TrainedFolds
@@ -182,7 +184,8 @@ def run(
      evidence_figures.scores(scores, marks, name=positive)),
   ]  # fmt: skip
   title = f'Cross-validation: {result["method"]} on {config.data.name}'
-  report.write_report(directory, result, title=title, figures=figures)
+  galleries = _hardest(source, free, marks, scores, positive, limit=config.pictures)
+  report.write_report(directory, result, title=title, figures=figures, galleries=galleries)
   return result
 
 
@@ -276,6 +279,36 @@ def _warnings(result: dict[str, Any], config: ConfigDict) -> list[str]:
       f'{result["hold_out"]["n"]} pictures are held out: read the interval, not the figure; and '
       'each look at them while something is still being chosen uses them up.'
     )
+  return found
+
+
+def _hardest(
+  source: data.Source,
+  free: Sequence[int],
+  marks: np.ndarray,
+  scores: np.ndarray,
+  positive: str,
+  *,
+  limit: int,
+) -> list[Gallery]:
+  """The pictures that were ranked worst when they were left out: wrong labels show here first."""
+  rising = np.argsort(scores, kind='stable')
+  found = []
+  for heading, sentence, rows in (
+    (f'Hardest of {positive}', 'Left out, they scored lowest.', rising[marks[rising]]),
+    (f'Most like {positive}', 'Left out, they scored highest.', rising[~marks[rising]][::-1]),
+  ):
+    pictures = [
+      DrawnMap(
+        image=overlays.as_rgb(source.read(free[row])),
+        overlay=None,
+        title=f'score {scores[row]:.4g}',
+        reason=source.classes[source.labels[free[row]]],
+        name=source.names[free[row]],
+      )
+      for row in rows[: limit // 2].tolist()
+    ]
+    found.append(Gallery(heading, f'{sentence} Is the label right?', pictures))
   return found
 
 

@@ -214,7 +214,7 @@ def check_calibration(config: ConfigDict, source: data.Source, split: splits.Spl
     return
   if settings.kind not in ('split', 'cross'):
     raise ValueError(f'calibration.kind is {settings.kind!r}; it can be split or cross')
-  if settings.kind == 'cross' and config.steps:
+  if settings.kind == 'cross' and config.steps and not anomaly_beside_a_head(config):
     raise ValueError(
       "calibration.kind 'cross' is for methods without training, but steps is "
       f"{config.steps}; use 'split', which holds good parts back"
@@ -222,6 +222,11 @@ def check_calibration(config: ConfigDict, source: data.Source, split: splits.Spl
   held = good_images(source, split.validation if settings.kind == 'split' else split.train)
   different = set(split.groups(source)[list(held)].tolist())
   thresholds.check_enough(len(different), settings.false_alarm_rate)
+
+
+def anomaly_beside_a_head(config: ConfigDict) -> bool:
+  """Whether the method has an anomaly method, which takes no steps, beside a supervised head."""
+  return 'anomaly' in config.method
 
 
 def good_images(source: data.Source, indices: Any) -> tuple[int, ...]:

@@ -174,6 +174,7 @@ def test_smoke_run(name, tmp_path):
   report = train.train_seeds(config, directory, progress=False)
   headline = 'map50' if 'max_boxes' in config.data else 'accuracy'
   headline = 'auroc' if 'calibration' in config else headline
+  headline = 'miss_rate' if 'anomaly' in config.method else headline
   assert 0 <= report['metrics'][headline] <= 1
   written = json.loads((directory / 'report.json').read_text())
   assert written['metrics'] == report['metrics']

@@ -15,7 +15,7 @@ import chex
 import numpy as np
 
 from jaxdefect.contracts import AnomalyMaps
-from jaxdefect.evaluate import intervals, thresholds
+from jaxdefect.evaluate import delong, intervals, thresholds
 
 # The type of predictions that this evaluator reads.
 READS = AnomalyMaps
@@ -65,7 +65,8 @@ def evaluate(
       ``flagged/<class>``. What is undefined is absent.
     - ``intervals``: name -> [low, high]; Wilson for shares of images, bootstrap over images for
       the AUROCs, ``average_precision``, ``fpr95`` and ``f1``, both over groups where there are
-      such; ``interval_kinds``, ``confidence``.
+      such (an AUROC without a lost pair, or with no won one, has what is certain then);
+      ``interval_kinds``, ``confidence``.
     - ``n``, ``support`` (class -> images), ``classes``, ``absent_classes``, with a threshold
       ``threshold``, ``nominal_false_alarm_rate`` and
       ``likely_false_alarm_rate`` (``thresholds.rate_interval``), and ``kinds`` (kind -> images).
@@ -106,6 +107,10 @@ def evaluate(
     arrays = [column[rows] for column in (scores, positive, *columns)]
     if positive.any() and not positive[rows].all():
       value = statistic(*arrays, np.ones((1, int(rows.sum())), np.int32))[0]
+      if statistic is auroc and value in (0, 1):  # all resamples would say the same
+        sure = delong.auroc(*arrays, groups=own[rows], confidence=confidence)
+        put(name, 'guaranteed', value, (sure.low, sure.high))
+        return
       interval = intervals.bootstrap(
         statistic,
         *arrays,

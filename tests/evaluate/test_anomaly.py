@@ -144,3 +144,14 @@ def test_false_alarms_where_95_percent_are_found_by_hand():
   weights = np.ones((1, 24), int)
   assert anomaly.fpr95(scores, positive, weights).tolist() == [0.5]
   assert np.isnan(anomaly.fpr95(scores, positive, weights * positive)).all()
+
+
+def test_a_perfect_ranking_of_few_is_not_certain():
+  scores = np.array([0.1, 0.2, 0.3, 0.9, 1.0, 1.1], np.float32)
+  found = anomaly.evaluate(
+    AnomalyMaps(scores, scores[:, None, None]), np.array([0, 0, 0, 1, 1, 1]), ('good', 'defect')
+  )
+  assert found['metrics']['auroc'] == 1
+  assert found['intervals']['auroc'][0] < 0.8
+  assert found['intervals']['auroc'][1] == 1
+  assert found['interval_kinds']['auroc'] == 'guaranteed'
