@@ -18,9 +18,9 @@ class Cell(NamedTuple):
     paper: what the source printed, in %; None where it has no such figure.
     shots: data set ('' for the run's own unseen classes) on which the run is tried from a few
       references per class, 'boxes': the classes that a detector's run held back are added from a
-      few boxes, 'target': what learned to learn adapts to shares of its target, or 'evidence' and
-      'views': heads on features are trained, and what cross-validation says is checked; None scores
-      the run's test part.
+      few boxes, 'target': what learned to learn adapts to shares of its target, or 'evidence',
+      'views' and 'trained': heads on features, or networks, learn from many small data sets, and
+      what is said of them is checked; None scores the run's test part.
   """
 
   row: str

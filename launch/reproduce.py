@@ -23,6 +23,7 @@ from launch import (
   command,
   evaluate,
   evidence,
+  evidence_tables,
   experiment,
   parameters_page,
   results_page,
@@ -55,6 +56,10 @@ def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
   if cell.shots == 'views':
     features = runs / 'evidence' / _slug(cell.config, cell.overrides)
     return compact(view_evidence.of_cell(cell.row, cell.column, config, features))
+  if cell.shots == 'trained':
+    features = runs / 'evidence' / _slug(cell.config, cell.overrides)
+    training = load_config('classifier_folder', evidence_tables.TRAINED[cell.row], seed)
+    return compact(view_evidence.of_trained_cell(cell.row, cell.column, config, training, features))
   directory = runs / _slug(cell.config, cell.overrides) / f'seed_{seed}'
   start = config.pretrained.weights
   if start.startswith(anomaly_tables.RUN):

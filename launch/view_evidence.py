@@ -4,6 +4,7 @@ As in ``launch.evidence``, small data sets are drawn out of a real one and the t
 everything that was not drawn; the head sees random views of its training pictures beside them.
 """
 
+import dataclasses
 import pathlib
 import time
 from typing import Any
@@ -13,12 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxdefect import data
+from jaxdefect.data.folds import Fold
 from jaxdefect.data.samples import Samples
 from jaxdefect.evaluate import cross_validation, delong, intervals
 from launch import evidence, evidence_tables, experiment, frozen
 from launch.evidence import Problem
 from launch.evidence_tables import HELD_OUT, PICTURES, VIEWS_OF_EACH, Setting
 from launch.frozen_folds import ViewFolds
+from launch.trained_folds import TrainedFolds
 from launch.versions import versions
 
 _SCHEMES = ('leave_one_out', 'leave_pair_out')
@@ -139,6 +143,69 @@ def of_cell(row: str, column: str, config: ConfigDict, directory: pathlib.Path) 
   }
 
 
+def of_trained_cell(
+  row: str, column: str, config: ConfigDict, training: ConfigDict, directory: pathlib.Path
+) -> dict[str, Any]:
+  """The report of a network that is trained on 35 pictures; it is tested, not cross-validated.
+
+  Args:
+    row: name of the network.
+    column: of the data set.
+    config: of the features of ``evidence.load``, which say what is a near-copy.
+    training: of the network; its data are replaced by those of ``config``.
+    directory: of the features and of what was trained.
+  """
+  started = time.monotonic()
+  setting = evidence_tables.SETS[column][1]
+  problem = evidence.load(config, setting, directory)
+  size = training.data.image_size
+  training.data = config.data
+  training.data.image_size = size
+  source = _binary(experiment.load_source(training.data), problem, setting)
+  scorer = TrainedFolds(
+    training,
+    source,
+    range(len(source)),
+    positive=setting.positive,
+    directory=directory / row.replace(' ', '_'),
+    progress=False,
+  )
+  columns: dict[str, list[float]] = {'truth': [], 'hold_out': []}
+  for seed in evidence_tables.TRAINED_SEEDS:
+    own, held = drawn(problem, setting, seed)
+    rest = np.setdiff1d(np.arange(len(source)), np.concatenate([own, held]))
+    scores = scorer([Fold(own, np.concatenate([rest, held]))])[0]
+    for name, part, values in (
+      ('truth', rest, scores[: len(rest)]),
+      ('hold_out', held, scores[len(rest) :]),
+    ):
+      columns[name].append(delong.auroc(values, problem.positive[part]).value)
+  found = {name: np.array(values) for name, values in columns.items()}
+  return {
+    **_means({**found, 'bias/hold_out': found['hold_out'] - found['truth']}),
+    'split': {
+      'kind': 'resampled',
+      'seeds': list(evidence_tables.TRAINED_SEEDS),
+      'pictures': PICTURES,
+      'held_out': HELD_OUT,
+      **setting._asdict(),
+    },
+    'config': training.to_dict(),
+    'start_weights': scorer.start_weights,
+    'seconds': round(time.monotonic() - started, 1),
+    'versions': versions(),
+  }
+
+
+def _binary(source: data.Source, problem: Problem, setting: Setting) -> data.Source:
+  """The pictures of the problem in its order, of two classes."""
+  place = {name: i for i, name in enumerate(source.names)}
+  kept = source.subset([place[name] for name in problem.names.tolist()])
+  return dataclasses.replace(
+    kept, classes=(evidence.OTHER, setting.positive), labels=problem.positive.astype(np.int32)
+  )
+
+
 def _views(
   config: ConfigDict, problem: Problem, training: np.ndarray, name: str, directory: pathlib.Path
 ) -> np.ndarray:
@@ -164,7 +231,7 @@ def _views(
 
 
 def _summary(trials: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
-  metrics, ends = {}, {}
+  metrics = {}
   columns = {
     key: np.array([one['with'][key] for one in trials]) for key in ('truth', 'hold_out', *_SCHEMES)
   }
@@ -172,14 +239,24 @@ def _summary(trials: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
   for scheme in (*_SCHEMES, 'hold_out'):
     columns[f'bias/{scheme}'] = columns[scheme] - columns['truth']
     metrics[f'error_sd/{scheme}'] = float(columns[f'bias/{scheme}'].std(ddof=1))
+  found = _means(columns)
+  found['metrics'] |= metrics
+  return {**found, 'n': len(trials)}
+
+
+def _means(columns: dict[str, np.ndarray]) -> dict[str, Any]:
+  """Means over small data sets with Student's interval."""
+  metrics, ends, spread = {}, {}, {}
   for name, values in columns.items():
-    mean = intervals.mean_interval(values.tolist())
-    metrics[name], ends[name] = mean.mean, [mean.low, mean.high]
+    metrics[name] = float(values.mean())
+    if len(values) > 1:
+      mean = intervals.mean_interval(values.tolist())
+      ends[name], spread[name] = [mean.low, mean.high], mean.sd
   return {
     'metrics': metrics,
     'intervals': ends,
     'interval_kinds': dict.fromkeys(ends, 'student'),
     'confidence': 0.95,
-    'sd': {name: float(values.std(ddof=1)) for name, values in columns.items()},
-    'n': len(trials),
+    'sd': spread,
+    'n': max(len(values) for values in columns.values()),
   }

@@ -6,6 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from configs import classifier_folder, nearest_neighbor_bc
+from jaxdefect.data.sources import synthetic_tasks
 from jaxdefect.evaluate import delong, ridge_head
 from launch import evidence, evidence_tables, reproduce, results_page, view_evidence
 from launch.evidence_tables import Setting
@@ -188,3 +190,28 @@ def test_hue_jitter_leaves_gray_and_turns_colour():
   luma = turned @ np.array([0.299, 0.587, 0.114])
   np.testing.assert_allclose(luma, np.float32([140, 90, 90]) @ [0.299, 0.587, 0.114], atol=0.3)
   assert np.abs(turned - colour).max() > 10
+
+
+def test_a_network_is_trained_on_35_and_tested_on_the_rest(tmp_path, monkeypatch):
+  product = {'texture': 'woven', 'mark': 'stain', 'tone': 'dark', 'size': 64}
+  source = synthetic_tasks.make(num_good=30, num_defect=30, **product)
+  positive = source.labels == source.class_number('defect')
+  names = np.array(source.names)[::-1]  # the problem's order is not the source's
+  made = evidence.Problem(np.zeros((60, 2)), positive[::-1], np.arange(60), names)
+  monkeypatch.setattr(evidence, 'load', lambda *_: made)
+  monkeypatch.setattr(view_evidence.experiment, 'load_source', lambda _: source)
+  config, training = nearest_neighbor_bc.get_config('smoke'), classifier_folder.get_config('smoke')
+  seen = []
+  monkeypatch.setattr(
+    view_evidence.TrainedFolds,
+    '_trained',
+    lambda self, train, test: seen.append((train, test)) or self._source.labels[test] * 1.0,
+  )
+  found = view_evidence.of_trained_cell(
+    next(iter(evidence_tables.TRAINED)), 'bottle caps', config, training, tmp_path
+  )
+  assert found['metrics']['truth'] == 1  # scored by the labels of the right pictures
+  assert found['n'] == len(evidence_tables.TRAINED_SEEDS) == len(seen)
+  for train, test in seen:
+    assert len(train) == 35
+    assert sorted([*train.tolist(), *test.tolist()]) == list(range(60))
