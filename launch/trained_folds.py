@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxdefect import data, train
-from jaxdefect.contracts import AnomalyMaps, ClassScores, DataSpec, to_fitted
+from jaxdefect.contracts import AnomalyMaps, ClassScores, DataSpec, Verdicts, to_fitted
 from jaxdefect.data import splits
 from jaxdefect.data.folds import Fold
 from jaxdefect.data.good_parts import GOOD
@@ -130,9 +130,11 @@ class TrainedFolds:
 def positive_scores(predictions: Any, classes: Sequence[str], positive: str) -> np.ndarray:
   """[n] one score per picture, larger for the positive class.
 
-  Of ``ClassScores`` the margin of the positive class above the best other one, which is above 0
-  where the method decides for it; of ``AnomalyMaps`` the score.
+  Of ``ClassScores``, and of the head in ``Verdicts``, the margin of the positive class above the
+  best other one, which is above 0 where the method decides for it; of ``AnomalyMaps`` the score.
   """
+  if isinstance(predictions, Verdicts):
+    predictions = predictions.head
   if isinstance(predictions, AnomalyMaps):
     if positive == GOOD:
       raise ValueError('an anomaly method scores what is not good; --positive cannot be good')

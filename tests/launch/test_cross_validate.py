@@ -11,12 +11,13 @@ from absl import flags as absl_flags
 from PIL import Image
 
 from configs import classifier_bc, classifier_folder, patchcore_bc
+from jaxdefect.contracts import AnomalyMaps, ClassScores, Verdicts
 from jaxdefect.data import folds, hold_out
 from jaxdefect.data.samples import Samples
 from jaxdefect.data.sources import synthetic_tasks
 from launch import adapt, command, cross_validate, evaluate, experiment, frozen, train
 from launch.frozen_folds import ViewFolds
-from launch.trained_folds import TrainedFolds
+from launch.trained_folds import TrainedFolds, positive_scores
 
 CONFIG = f'{pathlib.Path(__file__).parent.parent.parent}/configs/classifier_folder.py:smoke'
 
@@ -173,6 +174,18 @@ def test_an_anomaly_method_trains_on_good_parts(tmp_path):
   assert result['positive'] == 'defect'
   assert 'hold_out' not in result
   assert 0 <= result['metrics']['auroc/k_fold'] <= 1
+
+
+def test_scores_of_every_kind_of_prediction():
+  scores = np.array([[3.0, 1.0, 0.0], [0.0, 1.0, 4.0]])
+  heads, maps = ClassScores(scores, scores), AnomalyMaps(scores[:, 0], scores[:, :1, None])
+  both = Verdicts(np.zeros(2, int), np.zeros(2, int), heads, maps)
+  classes = ('bent', 'good', 'stained')
+  for one in (heads, both):
+    assert positive_scores(one, classes, 'bent').tolist() == [2, -4]
+  assert positive_scores(maps, ('good', 'defect'), 'defect').tolist() == [3, 0]
+  with pytest.raises(ValueError, match='--positive cannot be good'):
+    positive_scores(maps, ('good', 'defect'), 'good')
 
 
 def test_views_are_left_out_with_their_picture():
