@@ -22,6 +22,7 @@ ALLOWED = {
   'train': {'contracts'},
   'evaluate': _BASE | {'data', 'train'},
   'explain': _BASE | {'data', 'train', 'evaluate'},
+  'review': _BASE | {'data', 'evaluate'},
   'convert': {'contracts', 'models'},
 }
 GRAB_BAGS = {'util', 'utils', 'common', 'helper', 'helpers', 'misc', 'core'}
