@@ -18,9 +18,9 @@ class Cell(NamedTuple):
     paper: what the source printed, in %; None where it has no such figure.
     shots: data set ('' for the run's own unseen classes) on which the run is tried from a few
       references per class, 'boxes': the classes that a detector's run held back are added from a
-      few boxes, 'target': what learned to learn adapts to shares of its target, or 'evidence',
-      'views' and 'trained': heads on features, or networks, learn from many small data sets, and
-      what is said of them is checked; None scores the run's test part.
+      few boxes, 'target': what learned to learn adapts to shares of its target, 'evidence', 'views'
+      and 'trained': heads on features, or networks, learn from many small data sets, and what is
+      said of them is checked, or 'readiness': lines are simulated; None scores the run's test part.
   """
 
   row: str
@@ -57,6 +57,7 @@ class Table(NamedTuple):
     seeds: how many runs per cell.
     cells: the figures.
     metrics: the columns; () is a table of recognisers, which has one figure per cell.
+    figure: file beside the reports that is shown above the table; '' has none.
     per_class: prefix of the metrics of a second table, one column per class; '' has none.
   """
 
@@ -66,3 +67,4 @@ class Table(NamedTuple):
   cells: tuple[Cell, ...]
   metrics: tuple[Column, ...] = ()
   per_class: str = ''
+  figure: str = ''

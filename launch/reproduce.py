@@ -26,6 +26,7 @@ from launch import (
   evidence_tables,
   experiment,
   parameters_page,
+  readiness_tables,
   results_page,
   tables,
   target_adaptation,
@@ -49,6 +50,8 @@ def load_config(name: str, overrides: dict, seed: int) -> ConfigDict:
 
 def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
   """Trains (or finds trained) one seed of a cell and returns what the results page needs."""
+  if cell.shots == 'readiness':
+    return compact(readiness_tables.of_cell(cell.row, cell.column))
   config = load_config(cell.config, cell.overrides, seed)
   if cell.shots == 'evidence':
     features = runs / 'evidence' / _slug(cell.config, cell.overrides)
@@ -196,6 +199,8 @@ def _pages(docs: pathlib.Path) -> dict[str, str]:
 
 def _run_table(name: str, values: flags.FlagValues) -> None:
   table = tables.TABLES[name]
+  if table.figure:
+    readiness_tables.draw(pathlib.Path(values.docs) / 'results' / name)
   seeds = [int(s) for s in values.seeds] or range(table.seeds)
   for seed in seeds:
     for cell in table.cells:

@@ -44,6 +44,8 @@ def render(folder: pathlib.Path) -> str:
   parts = [HEAD]
   for name, table in tables.TABLES.items():
     parts += ['', f'## {name}. {table.title}', '', table.note, '']
+    if table.figure and (folder / name / table.figure).exists():
+      parts += [f'![{table.title}](results/{name}/{table.figure})', '']
     if table.metrics:
       parts += metric_rows.lines(table, functools.partial(_runs, folder, name, table))
       continue

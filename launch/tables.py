@@ -1,6 +1,12 @@
 """The tables of recognisers as grids of runs: what is run, and what the paper printed."""
 
-from launch import anomaly_tables, detection_tables, evidence_tables, meta_tables
+from launch import (
+  anomaly_tables,
+  detection_tables,
+  evidence_tables,
+  meta_tables,
+  readiness_tables,
+)
 from launch.grid import Cell, Table
 
 OURS, BASELINE = 'contrastive + margin', 'cross-entropy'
@@ -121,4 +127,4 @@ TABLES: dict[str, Table] = {
 }
 
 TABLES |= detection_tables.TABLES | meta_tables.TABLES | anomaly_tables.TABLES
-TABLES |= evidence_tables.TABLES
+TABLES |= evidence_tables.TABLES | readiness_tables.TABLES

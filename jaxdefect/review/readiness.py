@@ -8,7 +8,7 @@ shown what is false there, so it is approved wrongly with a probability of at mo
 someone looks. A line that has changed is not ready, whatever it has shown before.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxdefect.evaluate import confidence_sequence
 from jaxdefect.review.drift import Drift
@@ -88,7 +88,7 @@ def assess(
   for name, rate in zip(Targets._fields, targets):
     if not 0 < rate < 1:
       raise ValueError(f'targets.{name} is {rate}; a number between 0 and 1 is needed.')
-  settings = {'confidence': targets.confidence}
+  settings: dict[str, Any] = {'confidence': targets.confidence}
   kept = good - rejected
   low = confidence_sequence.lower_bound(found, defects, **settings)
   high = confidence_sequence.upper_bound(rejected, good, **settings)
