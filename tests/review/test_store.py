@@ -1,0 +1,179 @@
+"""One file for a line's review: exactly one verdict a picture, nothing lost, nothing deleted."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxdefect.review import Conflict, Prediction, Store
+from jaxdefect.review.migrations import MIGRATIONS
+
+
+def prediction(image, *, priority=0.5, label='good', path=None):
+  return Prediction(
+    image=image, path=path or f'/line/{image}.png', verdict='ok', rule='supervised', label=label,
+    margin=0.4, anomaly=None, novelty=0.1, priority=priority,
+  )  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path):
+  with Store(tmp_path / 'review.sqlite') as opened:
+    model = opened.add_model('runs/first', who='anna')
+    opened.promote(model, who='anna')
+    yield opened
+
+
+def images(store, **settings):
+  return [one.prediction.image for one in store.queue(**settings)]
+
+
+def test_queue_comes_by_priority_and_misses_first(store):
+  store.predict(1, [prediction('a', priority=0.2), prediction('b', priority=0.9)], who='line')
+  assert store.predict(1, [prediction('c', priority=0.1)], who='anna', missed=True) == 1
+  store.predict(1, [prediction('d', priority=0.2)], who='line')
+  assert images(store) == ['c', 'b', 'd', 'a']
+  assert store.waiting() == 4
+  # A page after another, none twice.
+  seen, after = [], None
+  while page := store.queue(limit=1, after=after):
+    seen += [one.prediction.image for one in page]
+    last = page[-1]
+    after = last.missed, last.prediction.priority, last.prediction.image
+  assert seen == ['c', 'b', 'd', 'a']
+  # Scored again, it changes its place and stays one row; a miss stays one.
+  assert store.predict(1, [prediction('a', priority=0.95), prediction('c')], who='line') == 0
+  assert images(store) == ['c', 'a', 'b', 'd']
+
+
+def test_a_verdict_takes_a_picture_out_and_undo_brings_it_back(store):
+  store.predict(1, [prediction('a'), prediction('b', priority=0.4)], who='line')
+  number = store.judge('a', 'bent', reviewer='anna')
+  assert images(store) == ['b']
+  (one,) = store.verdicts()
+  assert (one.number, one.image, one.label, one.said) == (number, 'a', 'bent', 'good')
+  assert store.predict(1, [prediction('a')], who='line') == 0, 'judged pictures do not come back'
+  assert store.undo(reviewer='anna').image == 'a'
+  assert images(store) == ['a', 'b']
+  assert store.verdicts() == []
+  assert [v.undone for v in store.verdicts(standing=False)] == [True]
+  store.judge('a', 'good', reviewer='ben')
+  assert [v.label for v in store.verdicts()] == ['good']
+  with pytest.raises(Conflict, match='anna has no verdict to take back'):
+    store.undo(reviewer='anna')
+
+
+def test_two_reviewers_on_one_picture(store, tmp_path):
+  store.predict(1, [prediction('a')], who='line')
+  with Store(tmp_path / 'review.sqlite') as other:
+    assert images(other) == ['a']
+    store.judge('a', 'bent', reviewer='anna')
+    with pytest.raises(Conflict, match='anna has judged it already: bent'):
+      other.judge('a', 'good', reviewer='ben')
+  assert [v.label for v in store.verdicts()] == ['bent']
+  with pytest.raises(Conflict, match='no such picture in the queue'):
+    store.judge('z', 'good', reviewer='ben')
+
+
+def test_models_are_promoted_and_rolled_back(store):
+  second = store.add_model('runs/second', who='anna')
+  assert store.add_model('runs/second', who='ben') == second
+  assert store.live() == (1, 'runs/first')
+  store.promote(second, who='anna', reason='not worse')
+  assert store.live() == (second, 'runs/second')
+  third = store.add_model('runs/third', who='anna')
+  store.refuse(third, who='anna', reason='finds less')
+  assert [m['state'] for m in store.models()] == ['retired', 'live', 'refused']
+  assert store.roll_back(who='ben') == 1
+  assert store.live() == (1, 'runs/first')
+  with pytest.raises(Conflict, match='no earlier model'):
+    store.roll_back(who='ben')
+  with pytest.raises(Conflict, match='There is no model 9'):
+    store.promote(9, who='ben')
+  assert [entry['what'] for entry in store.audit()][-4:] == [
+    'model promoted', 'model added', 'model refused', 'rolled back',
+  ]  # fmt: skip
+
+
+def test_the_audit_trail_only_grows(store, tmp_path):
+  store.predict(1, [prediction('a')], who='line')
+  store.judge('a', 'bent', reviewer='anna')
+  last = store.audit()[-1]
+  assert (last['who'], last['what'], last['details']['label']) == ('anna', 'judged', 'bent')
+  other = sqlite3.connect(tmp_path / 'review.sqlite')
+  for statement in ('DELETE FROM audit', "UPDATE audit SET who = 'ben'"):
+    with pytest.raises(sqlite3.IntegrityError, match='audit trail only grows'):
+      other.execute(statement)
+  with pytest.raises(sqlite3.IntegrityError, match='a verdict is undone, not deleted'):
+    other.execute('DELETE FROM verdicts')
+  other.close()
+
+
+def test_a_page_is_read_off_an_index(store):
+  store.predict(1, (prediction(f'{i:05}', priority=i % 97 / 97) for i in range(3000)), who='line')
+  for after in (None, (False, 0.5, '00100')):
+    plan = store.queue_plan(after=after)
+    assert any('queue' in step and 'INDEX queue_order' in step for step in plan), plan
+    assert not any('TEMP B-TREE' in step for step in plan), plan
+    scans = [step for step in plan if step.startswith('SCAN') and 'INDEX' not in step]
+    assert not scans, plan
+  assert len(store.queue(limit=50, after=(False, 0.5, '00100'))) == 50
+
+
+def test_older_files_are_migrated_and_newer_ones_refused(tmp_path):
+  path = tmp_path / 'old.sqlite'
+  sqlite3.connect(path).close()
+  with Store(path) as store:
+    assert store.live() is None
+  raw = sqlite3.connect(path)
+  assert raw.execute('PRAGMA user_version').fetchone() == (len(MIGRATIONS),)
+  raw.execute(f'PRAGMA user_version = {len(MIGRATIONS) + 1}')
+  raw.close()
+  with pytest.raises(
+    ValueError, match=f'is of version {len(MIGRATIONS) + 1}; this jaxdefect knows'
+  ):
+    Store(path)
+  (tmp_path / 'picture.sqlite').write_bytes(b'not a database' * 100)
+  with pytest.raises(ValueError, match='is no review store'):
+    Store(tmp_path / 'picture.sqlite')
+
+
+_JUDGE = """
+import sys
+from jaxdefect.review import Store
+with Store(sys.argv[1]) as store:
+  for i in range(int(sys.argv[2]), 10_000):
+    store.judge(f'{i:05}', 'bent', reviewer='anna')
+    print(i, flush=True)
+"""
+
+
+def test_no_verdict_is_lost_when_the_process_is_killed(tmp_path):
+  path = tmp_path / 'review.sqlite'
+  with Store(path) as store:
+    store.promote(store.add_model('run', who='anna'), who='anna')
+    store.predict(1, (prediction(f'{i:05}') for i in range(10_000)), who='line')
+  done = 0
+  for attempt in range(20):
+    child = subprocess.Popen(
+      [sys.executable, '-c', _JUDGE, str(path), str(done)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    time.sleep(0.002 * attempt)
+    os.kill(child.pid, signal.SIGKILL)
+    said = [line for line in child.stdout.read().splitlines() if line]
+    child.wait()
+    child.stdout.close()
+    with Store(path) as store:
+      judged = [v.image for v in store.verdicts()]
+      # What was said to be done is done; at most one more was done before it could be said.
+      confirmed = int(said[-1]) + 1 if said else done + 1
+      assert confirmed <= len(judged) <= confirmed + 1
+      assert judged == [f'{i:05}' for i in range(len(judged))]
+      assert store.waiting() + len(judged) == 10_000
+      done = len(judged)
