@@ -238,6 +238,14 @@ class Store:
     ).fetchone()
     return None if row is None else _prediction(row)
 
+  def anomalies(self, model: int) -> list[float]:
+    """Anomalies of the pictures that a model has scored, in their order; none without them."""
+    rows = self._db.execute(
+      'SELECT anomaly FROM predictions WHERE model = ? AND anomaly IS NOT NULL ORDER BY at, image',
+      (model,),
+    )
+    return [row['anomaly'] for row in rows]
+
   # Verdicts.
 
   def judge(self, image: str, label: str, *, reviewer: str) -> int:

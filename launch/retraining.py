@@ -1,0 +1,218 @@
+"""From verdicts to a new model, which is promoted only where it is not worse on the seeded set."""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from jaxdefect import data
+from jaxdefect.contracts import VERDICTS, Verdicts
+from jaxdefect.data import decode, hold_out, split_record, splits
+from jaxdefect.data.good_parts import GOOD
+from jaxdefect.review import Store, Verdict
+from launch import experiment, tasks, train
+
+# Settings of data.* that belong to the data set that a run was trained on first.
+_KEPT = ('image_size', 'interpolation')
+
+
+class Seeded(NamedTuple):
+  """What a model does on the pictures that are held out.
+
+  Attributes:
+    found: defective ones that it does not pass, of
+    defects: all defective ones.
+    rejected: good ones that it rejects, of
+    good: all good ones.
+  """
+
+  found: int
+  defects: int
+  rejected: int
+  good: int
+
+
+class Retrained(NamedTuple):
+  """What came of a retraining.
+
+  Attributes:
+    model: number in the store.
+    directory: of the run.
+    promoted: whether it predicts from now on.
+    reason: one sentence.
+    left_out: verdicts that did not train, each with its reason.
+  """
+
+  model: int
+  directory: pathlib.Path
+  promoted: bool
+  reason: str
+  left_out: tuple[str, ...]
+
+
+def retrain(
+  run_directory: pathlib.Path, store: Store, *, who: str, progress: bool = True
+) -> Retrained:
+  """Trains on the first run's pictures and all verdicts; goes on where it was interrupted.
+
+  Args:
+    run_directory: of the run that the review began with.
+    store: of the review.
+    who: for the audit trail.
+    progress: show a bar.
+
+  Returns:
+    The ``Retrained``.
+
+  Raises:
+    ValueError: nothing is held out, or there is no verdict.
+  """
+  config = experiment.read_config(run_directory)
+  source, divided = experiment.load_divided(config.data)
+  if divided is None:
+    raise ValueError(
+      f'nothing of {source.name} is held out, so that nobody can say whether a new model is worse; '
+      'launch.cross_validate sets some aside'
+    )
+  held = hold_out.read(experiment.hold_out_file(config.data))
+  verdicts = store.verdicts()
+  if not verdicts:
+    raise ValueError('there is no verdict yet; judge some pictures first')
+  judged, left_out = _pictures(verdicts, held)
+  digest = hashlib.sha256(''.join(f'{v.number} {v.label}\n' for v, _ in judged).encode())
+  directory = run_directory / 'review' / 'runs' / digest.hexdigest()[:12]
+  merged = _merge(run_directory, config, judged, directory)
+  seed = int(config.seeds[0])
+  train.train_seed(merged, seed, directory, progress=progress)
+
+  model = store.add_model(directory, who=who, note=f'{len(judged)} verdicts')
+  live = store.live()
+  assert live is not None
+  if live[0] == model:
+    return Retrained(model, directory, True, 'it is the live model already', tuple(left_out))
+  whole = source.subset(divided.held)
+  before = on_seeded(experiment.read_run(pathlib.Path(live[1])), whole)
+  after = on_seeded(experiment.read_run(directory), whole)
+  said = (
+    f'on the seeded set it finds {after.found} of {after.defects} defects (before {before.found}) '
+    f'and rejects {after.rejected} of {after.good} good parts (before {before.rejected})'
+  )
+  if after.found < before.found or after.rejected > before.rejected:
+    store.refuse(model, who=who, reason=said)
+    return Retrained(model, directory, False, said, tuple(left_out))
+  store.promote(model, who=who, reason=said)
+  return Retrained(model, directory, True, said, tuple(left_out))
+
+
+def on_seeded(run: experiment.Finished, held: data.Source) -> Seeded:
+  """Decides about the held-out pictures."""
+  batches = experiment.eval_batches(run.config, held, range(len(held)), run.fitted.classes)
+  predictions, seen = tasks.predict_all(run.method, run.fitted, batches)
+  good = run.fitted.classes.index(GOOD)
+  defective = seen['label'] != good
+  if isinstance(predictions, Verdicts):
+    verdict = np.asarray(predictions.verdict)
+    passed, rejected = verdict == VERDICTS.index('ok'), verdict == VERDICTS.index('reject')
+  else:
+    passed = np.asarray(predictions.scores).argmax(axis=1) == good
+    rejected = ~passed
+  return Seeded(
+    found=int((~passed & defective).sum()),
+    defects=int(defective.sum()),
+    rejected=int((rejected & ~defective).sum()),
+    good=int((~defective).sum()),
+  )
+
+
+def _pictures(
+  verdicts: Sequence[Verdict], held: hold_out.HoldOut
+) -> tuple[list[tuple[Verdict, np.ndarray]], list[str]]:
+  """The judged pictures as they were judged, and what must not train."""
+  seeded = {pixels for _, pixels in held.images.values()}
+  kept, left_out = [], []
+  for one in verdicts:
+    path = pathlib.Path(one.path)
+    if one.image in seeded:
+      left_out.append(f'{path} is held out')
+      continue
+    if not path.is_file():
+      left_out.append(f'{path} is not there any more')
+      continue
+    pixels = decode.read_image(path)
+    if decode.pixel_hash(pixels) != one.image:
+      left_out.append(f'{path} has changed since it was judged')
+      continue
+    kept.append((one, pixels))
+  return kept, left_out
+
+
+def _merge(
+  run_directory: pathlib.Path,
+  config: ConfigDict,
+  judged: Sequence[tuple[Verdict, np.ndarray]],
+  directory: pathlib.Path,
+) -> ConfigDict:
+  """Writes the pictures of the first run and the judged ones as class folders, with their split."""
+  source, split = experiment.read_split(run_directory, config)
+  folder = directory / 'pictures'
+  parts: dict[str, list[str]] = {part: [] for part in split_record.PARTS}
+  for part in split_record.PARTS:
+    for i in getattr(split, part):
+      pixels = np.asarray(source.read(i))
+      name = f'{source.classes[source.labels[i]]}/{_file_name(source.names[i])}'
+      _write(folder / name, pixels)
+      parts[part].append(name)
+  for one, pixels in judged:
+    name = f'{one.label}/judged-{one.image[:16]}.png'
+    _write(folder / name, pixels)
+    parts['train'].append(name)
+  merged = ConfigDict(config.to_dict())
+  merged.data = ConfigDict(
+    {
+      **{'name': 'folder', 'dir': str(folder), 'lots': '', 'hold_out': ''},
+      **{name: config.data[name] for name in _KEPT},
+    }
+  )
+  whole = experiment.load_source(merged.data)
+  place = {name: i for i, name in enumerate(whole.names)}
+  made = splits.Split(
+    **{part: tuple(place[name] for name in names) for part, names in parts.items()},
+    report={
+      'kind': config.split.kind,
+      'seed': int(config.seeds[0]),
+      'verdicts': len(judged),
+      'counts': {
+        part: dict(zip(whole.classes, whole.counts([place[name] for name in names])))
+        for part, names in parts.items()
+        if names
+      },
+      'near_duplicates': [],
+      'left_out': [],
+    },
+  )
+  if not (directory / 'split.json').exists():
+    splits.write(directory / 'split.json', whole, made)
+  return merged
+
+
+def _file_name(name: str) -> str:
+  """A name of its own for every picture of a source, flat: a/b.jpg and a_b.jpg stay apart."""
+  digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+  return f'{pathlib.PurePosixPath(name).stem}-{digest}.png'
+
+
+def _write(path: pathlib.Path, pixels: np.ndarray) -> None:
+  if path.exists():
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_suffix('.partial')
+  with open(partial, 'wb') as file:
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, 'PNG')
+    file.flush()
+    os.fsync(file.fileno())
+  partial.replace(path)

@@ -1,0 +1,127 @@
+"""The loop after the first model: python -m launch.review --workdir=RUN [--images=DIR] ...
+
+--images=DIR scores new pictures with the live model and queues what has no verdict; --missed=DIR
+does the same for pictures in which a defect was passed: they come first. --queue=N prints the front
+of the queue. --verdict=FILE:CLASS judges a picture, --undo takes the last verdict back
+(--reviewer=NAME, by default the user). --readiness says whether the model may decide alone.
+--retrain trains on all verdicts and promotes the new model only if it is not worse on the held-out
+pictures; --rollback goes back. --history prints who did what. Everything is kept in RUN/review/.
+"""
+
+import getpass
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from jaxdefect.data import decode
+from jaxdefect.evaluate import thresholds
+from jaxdefect.review import Readiness, Store, Targets, assess, drift
+from launch import command, experiment, retraining, review_scores
+
+FILE = 'review.sqlite'
+
+
+def define(values: flags.FlagValues) -> None:
+  flags.DEFINE_string('workdir', None, 'folder of a finished run', flag_values=values)
+  flags.DEFINE_string('images', '', 'folder of new pictures', flag_values=values)
+  flags.DEFINE_string('missed', '', 'folder of pictures with a missed defect', flag_values=values)
+  flags.DEFINE_integer('queue', 0, 'print so many pictures that wait', flag_values=values)
+  flags.DEFINE_list('verdict', [], 'FILE:CLASS, several with commas', flag_values=values)
+  flags.DEFINE_bool('undo', False, 'take the last verdict back', flag_values=values)
+  flags.DEFINE_string('reviewer', getpass.getuser(), 'who judges', flag_values=values)
+  flags.DEFINE_bool('readiness', False, 'may the model decide alone?', flag_values=values)
+  flags.DEFINE_float('detection_rate', 0.95, 'that is asked for', flag_values=values)
+  flags.DEFINE_float('false_reject_rate', 0.02, 'that is allowed', flag_values=values)
+  flags.DEFINE_bool('retrain', False, 'train on all verdicts', flag_values=values)
+  flags.DEFINE_bool('rollback', False, 'go back to the model before', flag_values=values)
+  flags.DEFINE_bool('history', False, 'print who did what', flag_values=values)
+  flags.DEFINE_bool('progress', True, 'show a bar while training', flag_values=values)
+
+
+def main(values: flags.FlagValues) -> None:
+  command.require(values, 'workdir')
+  directory = pathlib.Path(values.workdir)
+  with open_store(directory, who=values.reviewer) as store:
+    for folder, missed in ((values.missed, True), (values.images, False)):
+      if folder:
+        _score(store, pathlib.Path(folder), missed=missed, who=values.reviewer)
+    for one in values.verdict:
+      path, _, label = one.rpartition(':')
+      judge(store, pathlib.Path(path), label, reviewer=values.reviewer)
+    if values.undo:
+      back = store.undo(reviewer=values.reviewer)
+      print(f'taken back: {back.path} as {back.label}')
+    for queued in store.queue(limit=values.queue) if values.queue else ():
+      one = queued.prediction
+      print(
+        f'{"MISSED " * queued.missed}{one.path}  {one.verdict} {one.label}, margin '
+        f'{one.margin:.2f}, priority {one.priority:.3f}'
+      )
+    if values.retrain:
+      result = retraining.retrain(directory, store, who=values.reviewer, progress=values.progress)
+      print(f'{"promoted" if result.promoted else "not promoted"}: {result.reason}')
+      for sentence in result.left_out:
+        print(f'left out: {sentence}')
+    if values.rollback:
+      model = store.roll_back(who=values.reviewer)
+      print(f'live again: model {model}')
+    if values.history:
+      for entry in store.audit():
+        print(f'{entry["at"]}  {entry["who"]}  {entry["what"]}  {entry["details"]}')
+    if values.readiness:
+      targets = Targets(values.detection_rate, values.false_reject_rate)
+      answer = readiness(directory, store, targets)
+      print(f'{answer.verdict}: {answer.reason}')
+    print(f'{store.waiting()} pictures wait, {len(store.verdicts())} are judged')
+
+
+def open_store(directory: pathlib.Path, *, who: str) -> Store:
+  """Opens the review of a run; the run itself is its first model."""
+  experiment.read_run(directory)  # a folder that holds no finished run is refused
+  store = Store(directory / 'review' / FILE)
+  if store.live() is None:
+    store.promote(store.add_model(str(directory), who=who, note='the first'), who=who)
+  return store
+
+
+def _score(store: Store, folder: pathlib.Path, *, missed: bool, who: str) -> None:
+  live = store.live()
+  assert live is not None
+  rows = review_scores.score(experiment.read_run(pathlib.Path(live[1])), folder)
+  fresh = store.predict(live[0], rows, who=who, missed=missed)
+  print(f'{len(rows)} pictures scored by model {live[0]}, {fresh} of them are new in the queue')
+
+
+def judge(store: Store, path: pathlib.Path, label: str, *, reviewer: str) -> int:
+  """A verdict on a file, which must be the picture that was scored."""
+  live = store.live()
+  assert live is not None
+  classes = experiment.read_run(pathlib.Path(live[1])).fitted.classes
+  if label not in classes:
+    raise ValueError(f'there is no class {label!r}; the model knows {", ".join(classes)}')
+  image = decode.pixel_hash(decode.read_image(path))
+  return store.judge(image, label, reviewer=reviewer)
+
+
+def readiness(directory: pathlib.Path, store: Store, targets: Targets) -> Readiness:
+  """Whether the live model may decide alone, by the held-out pictures."""
+  live = store.live()
+  assert live is not None
+  run = experiment.read_run(pathlib.Path(live[1]))
+  first = experiment.read_config(directory)
+  source, divided = experiment.load_divided(first.data)
+  if divided is None:
+    raise ValueError(f'nothing of {source.name} is held out; launch.cross_validate sets it aside')
+  seeded = retraining.on_seeded(run, source.subset(divided.held))
+  changed = None
+  scores = store.anomalies(live[0])
+  if run.fitted.calibration is not None and scores:
+    # Only the order counts, so the p-values do as well as the scores.
+    calibrated = np.asarray(run.fitted.calibration['scores'])
+    changed = drift(1 - thresholds.p_values(calibrated, calibrated), np.asarray(scores))
+  return assess(**seeded._asdict(), targets=targets, drift=changed)
+
+
+if __name__ == '__main__':
+  command.run(define, main)

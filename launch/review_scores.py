@@ -1,0 +1,117 @@
+"""From a run and a folder of pictures to rows of the review queue."""
+
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdefect import data, models
+from jaxdefect.contracts import RULES, VERDICTS, ClassScores, Fitted, Verdicts
+from jaxdefect.data import split_record
+from jaxdefect.data.good_parts import GOOD
+from jaxdefect.evaluate import thresholds
+from jaxdefect.ops import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
+from jaxdefect.review import Prediction, ranking
+from launch import experiment, tasks
+
+
+def score(run: experiment.Finished, folder: pathlib.Path) -> list[Prediction]:
+  """What a run says of the pictures in a folder.
+
+  Args:
+    run: of a method that names classes, perhaps with an anomaly method beside it.
+    folder: searched with all folders below it.
+
+  Returns:
+    One row a picture; of several with the same pixels the first.
+
+  Raises:
+    ValueError: a picture cannot be read, or the method names no classes.
+  """
+  source = data.unlabelled(dir=folder)
+  data.verify(source, range(len(source)))
+  places = range(len(source))
+  batches = experiment.eval_batches(run.config, source, places, source.classes)
+  predictions, _ = tasks.predict_all(run.method, run.fitted, batches)
+  head, anomaly, verdict, rule = _decisions(run, predictions)
+  order = np.sort(np.asarray(head.probabilities, np.float64), axis=1)
+  margin = order[:, -1] - order[:, -2]
+  describe = _pooled(run.config, run.fitted)
+  novelty = ranking.novelty(_described(describe, batches), _known(run, describe))
+  asked = np.array([one == 'review' for one in verdict])
+  priority = ranking.priority(margin, novelty, anomaly=anomaly, asked=asked)
+  rows: dict[str, Prediction] = {}
+  for i, image in enumerate(split_record.pixel_sums(source, places)):
+    rows.setdefault(
+      image,
+      Prediction(
+        image=image,
+        path=str((folder / source.names[i]).resolve()),
+        verdict=verdict[i],
+        rule=rule[i],
+        label=run.fitted.classes[int(head.scores[i].argmax())],
+        margin=float(margin[i]),
+        anomaly=None if anomaly is None else float(anomaly[i]),
+        novelty=float(novelty[i]),
+        priority=float(priority[i]),
+      ),
+    )
+  return list(rows.values())
+
+
+def _decisions(
+  run: experiment.Finished, predictions: Any
+) -> tuple[ClassScores, np.ndarray | None, list[str], list[str]]:
+  """The head's scores, 1 - p of the anomaly method, the verdicts and their rules."""
+  if isinstance(predictions, ClassScores):
+    classes = run.fitted.classes
+    named = [classes[k] for k in np.asarray(predictions.scores).argmax(axis=1)]
+    verdict = ['ok' if name == GOOD else 'reject' for name in named]
+    return predictions, None, verdict, [''] * len(named)
+  if not isinstance(predictions, Verdicts):
+    raise ValueError(
+      f'{run.directory} names no classes, so that nobody could correct them; review needs a run of '
+      'classifier, contrastive_margin or hybrid'
+    )
+  anomaly = None
+  if run.fitted.calibration is not None:
+    calibrated = np.asarray(run.fitted.calibration['scores'])
+    anomaly = 1 - thresholds.p_values(np.asarray(predictions.anomaly.scores), calibrated)
+  return (
+    predictions.head,
+    anomaly,
+    [VERDICTS[v] for v in np.asarray(predictions.verdict)],
+    [RULES[r] for r in np.asarray(predictions.rule)],
+  )
+
+
+def _pooled(config: Any, fitted: Fitted) -> Any:
+  """The backbone of the run, averaged over its last map: pixels [n, H, W, C] -> [n, F]."""
+  params, state = fitted.params, fitted.model_state
+  if 'supervised' in params:
+    params, state = params['supervised'], state['supervised']
+  variables = {'params': params['backbone']}
+  if 'backbone' in state.get('batch_stats', {}):
+    variables['batch_stats'] = state['batch_stats']['backbone']
+  settings = {k: config.method[k] for k in ('stages', 'width') if k in config.method}
+  network = models.backbone(config.method.backbone, **settings)
+
+  @jax.jit
+  def describe(image: jax.Array) -> jax.Array:
+    pixels = normalize_pixels(image, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return models.global_average_pool(network.apply(variables, pixels)[-1])
+
+  return describe
+
+
+def _described(describe: Any, batches: Iterable[Any]) -> np.ndarray:
+  return np.concatenate([np.asarray(describe(b['image']))[b['valid']] for b in batches])
+
+
+def _known(run: experiment.Finished, describe: Any) -> np.ndarray:
+  """[m, F] of the pictures that the run was trained on."""
+  source, split = experiment.read_split(run.directory, run.config)
+  batches = experiment.eval_batches(run.config, source, split.train, source.classes)
+  return _described(describe, batches)
