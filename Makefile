@@ -33,7 +33,7 @@ lint: .venv/test
 	touch $@
 
 .venv/test: .venv/run
-	$(BIN)/pip install --quiet --editable '.[test,torch]'
+	$(BIN)/pip install --quiet --editable '.[test,torch,review]'
 	touch $@
 
 clean:

@@ -132,9 +132,11 @@ def test_what_must_not_train_is_left_out(run, tmp_path, monkeypatch):
   )
   assert any('has changed since it was judged' in one for one in reasons)
   assert any('is not there any more' in one for one in reasons)
-  with review.open_store(run, who='anna') as store:
-    with pytest.raises(Conflict, match='no such picture in the queue'):
-      review.judge(store, new[0], 'good', reviewer='anna')
+  with (
+    review.open_store(run, who='anna') as store,
+    pytest.raises(Conflict, match='no such picture in the queue'),
+  ):
+    review.judge(store, new[0], 'good', reviewer='anna')
 
 
 def test_readiness_says_what_is_missing(run):
