@@ -5,7 +5,8 @@ does the same for pictures in which a defect was passed: they come first. --queu
 of the queue. --verdict=FILE:CLASS judges a picture, --undo takes the last verdict back
 (--reviewer=NAME, by default the user). --readiness says whether the model may decide alone.
 --retrain trains on all verdicts and promotes the new model only if it is not worse on the held-out
-pictures; --rollback goes back. --history prints who did what. Everything is kept in RUN/review/.
+pictures; --rollback goes back. --history prints who did what. --serve opens the page for all of
+this at http://127.0.0.1:8765/ (--host, --port). Everything is kept in RUN/review/.
 """
 
 import getpass
@@ -37,6 +38,9 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_bool('rollback', False, 'go back to the model before', flag_values=values)
   flags.DEFINE_bool('history', False, 'print who did what', flag_values=values)
   flags.DEFINE_bool('progress', True, 'show a bar while training', flag_values=values)
+  flags.DEFINE_bool('serve', False, 'open the page', flag_values=values)
+  flags.DEFINE_string('host', '127.0.0.1', 'that the page is served at', flag_values=values)
+  flags.DEFINE_integer('port', 8765, 'that the page is served at', flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -45,7 +49,7 @@ def main(values: flags.FlagValues) -> None:
   with open_store(directory, who=values.reviewer) as store:
     for folder, missed in ((values.missed, True), (values.images, False)):
       if folder:
-        _score(store, pathlib.Path(folder), missed=missed, who=values.reviewer)
+        _score(store, directory, pathlib.Path(folder), missed=missed, who=values.reviewer)
     for one in values.verdict:
       path, _, label = one.rpartition(':')
       judge(store, pathlib.Path(path), label, reviewer=values.reviewer)
@@ -74,6 +78,11 @@ def main(values: flags.FlagValues) -> None:
       answer = readiness(directory, store, targets)
       print(f'{answer.verdict}: {answer.reason}')
     print(f'{store.waiting()} pictures wait, {len(store.verdicts())} are judged')
+  if values.serve:
+    from launch import review_server  # needs the extra [review]
+
+    targets = Targets(values.detection_rate, values.false_reject_rate)
+    review_server.serve(directory, targets=targets, host=values.host, port=values.port)
 
 
 def open_store(directory: pathlib.Path, *, who: str) -> Store:
@@ -85,10 +94,13 @@ def open_store(directory: pathlib.Path, *, who: str) -> Store:
   return store
 
 
-def _score(store: Store, folder: pathlib.Path, *, missed: bool, who: str) -> None:
+def _score(
+  store: Store, directory: pathlib.Path, folder: pathlib.Path, *, missed: bool, who: str
+) -> None:
   live = store.live()
   assert live is not None
-  rows = review_scores.score(experiment.read_run(pathlib.Path(live[1])), folder)
+  run = experiment.read_run(pathlib.Path(live[1]))
+  rows = review_scores.score(run, folder, overlays=directory / 'review' / 'overlays')
   fresh = store.predict(live[0], rows, who=who, missed=missed)
   print(f'{len(rows)} pictures scored by model {live[0]}, {fresh} of them are new in the queue')
 

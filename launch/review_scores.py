@@ -1,6 +1,8 @@
 """From a run and a folder of pictures to rows of the review queue."""
 
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,12 +19,15 @@ from jaxdefect.review import Prediction, ranking
 from launch import experiment, tasks
 
 
-def score(run: experiment.Finished, folder: pathlib.Path) -> list[Prediction]:
+def score(
+  run: experiment.Finished, folder: pathlib.Path, *, overlays: pathlib.Path | None = None
+) -> list[Prediction]:
   """What a run says of the pictures in a folder.
 
   Args:
     run: of a method that names classes, perhaps with an anomaly method beside it.
     folder: searched with all folders below it.
+    overlays: where what the model saw is drawn, as ``<sum>.png``; None draws nothing.
 
   Returns:
     One row a picture; of several with the same pixels the first.
@@ -42,8 +47,11 @@ def score(run: experiment.Finished, folder: pathlib.Path) -> list[Prediction]:
   novelty = ranking.novelty(_described(describe, batches), _known(run, describe))
   asked = np.array([one == 'review' for one in verdict])
   priority = ranking.priority(margin, novelty, anomaly=anomaly, asked=asked)
+  sums = split_record.pixel_sums(source, places)
+  if overlays is not None:
+    _draw(run, source, batches, sums, tasks.of(predictions), overlays)
   rows: dict[str, Prediction] = {}
-  for i, image in enumerate(split_record.pixel_sums(source, places)):
+  for i, image in enumerate(sums):
     rows.setdefault(
       image,
       Prediction(
@@ -59,6 +67,18 @@ def score(run: experiment.Finished, folder: pathlib.Path) -> list[Prediction]:
       ),
     )
   return list(rows.values())
+
+
+def _draw(run, source, batches, sums, task, overlays: pathlib.Path) -> None:
+  with tempfile.TemporaryDirectory() as made:
+    task.draw(pathlib.Path(made), run, source, batches, [])
+    for name, image in zip(source.names, sums):
+      drawn = (pathlib.Path(made) / name).with_suffix('.png')
+      if drawn.exists():
+        overlays.mkdir(parents=True, exist_ok=True)
+        partial = overlays / f'{image}.partial'
+        shutil.copyfile(drawn, partial)
+        partial.replace(overlays / f'{image}.png')
 
 
 def _decisions(

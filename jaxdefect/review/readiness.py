@@ -102,14 +102,14 @@ def assess(
     reasons.append(
       f'{found} of {defects} seeded defects were found, which shows at least {100 * low:.1f} %, '
       f'and {100 * targets.detection_rate:g} % are asked for: '
-      + _more(more_defects, best, 'all of them are found', 'find more of them first')
+      + _more(more_defects, best, defects - found, 'all of them are found', 'find more first')
     )
   if more_good != 0:
     best = confidence_sequence.trials_needed(kept, good, expected=1.0, **allowed)
     reasons.append(
       f'{rejected} of {good} good parts were rejected, which shows at most {100 * high:.1f} %, '
       f'and {100 * targets.false_reject_rate:g} % are allowed: '
-      + _more(more_good, best, 'none of them is rejected', 'reject fewer of them first')
+      + _more(more_good, best, rejected, 'none of them is rejected', 'reject fewer first')
     )
   verdict = NOT_YET if reasons else READY
   if drift is not None and drift.found:
@@ -127,7 +127,9 @@ def assess(
   return Readiness(verdict, ' '.join(reasons), low, high, more_defects, more_good)
 
 
-def _more(number: int | None, best: int | None, condition: str, otherwise: str) -> str:
+def _more(number: int | None, best: int | None, failed: int, condition: str, otherwise: str) -> str:
+  if number is None and best is not None and not failed:
+    return f'at least {best:,} more, if {condition}.'
   if number is None:
     return f'no number of further parts would show it at this rate, {otherwise}.'
   if best is None or best == number:

@@ -77,7 +77,8 @@ class Store:
     try:
       yield
     except BaseException:
-      self._db.execute('ROLLBACK')
+      if self._db.in_transaction:  # a full disk has ended it already
+        self._db.execute('ROLLBACK')
       raise
     self._db.execute('COMMIT')
 

@@ -1,14 +1,15 @@
 """The page that an inspector opens every morning: the queue, a verdict by one key, and the gauges.
 
 The server is for one machine: it binds to loopback, answers to its own host names alone (so that no
-web site can reach it through DNS), takes writes as JSON with the page's token alone (so that no other
-page can post), and serves pictures by the sum of their pixels alone (so that there is no path to
-traverse). It takes no uploads. Whatever a request is answered with "saved" is on the disk.
+web site can reach it through DNS), takes writes as JSON with the page's token alone (so that no
+other page can post), and serves pictures by the sum of their pixels alone (so that there is no path
+to traverse). It takes no uploads. What a request is answered with is on the disk.
 """
 
 import io
 import json
 import pathlib
+import re
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -31,6 +33,7 @@ LOOPBACK = ('127.0.0.1', 'localhost', '[::1]')
 LARGEST_BODY = 64 * 1024  # bytes; a verdict has some hundred
 PAGE_SIZE = 50
 _HISTORY = 50
+_SUM = re.compile('[0-9a-f]{64}')
 _NAME = 60  # characters of a reviewer
 _PAGE = pathlib.Path(__file__).with_name('page.html')
 _HEADERS = {
@@ -136,11 +139,12 @@ def make_app(line: Line, *, hosts: Sequence[str] = LOOPBACK) -> Starlette:
       raise _Refused(410, f'{path.name} cannot be read any more.') from None
     if decode.pixel_hash(pixels) != image:
       raise _Refused(410, f'{path.name} has changed since it was scored.')
-    return _png(pixels)
+    return _png(pixels, side=request.query_params.get('side', ''))
 
   def overlay(request: Request) -> Response:
-    path = line.overlays / f'{request.path_params["image"]}.png'
-    if not path.is_file():
+    image = request.path_params['image']
+    path = line.overlays / f'{image}.png'
+    if not _SUM.fullmatch(image) or not path.is_file():
       raise _Refused(404, 'There is no overlay of this picture.')
     headers = {**_HEADERS, 'Cache-Control': 'private, max-age=60'}
     return Response(path.read_bytes(), media_type='image/png', headers=headers)
@@ -185,8 +189,6 @@ def make_app(line: Line, *, hosts: Sequence[str] = LOOPBACK) -> Starlette:
         body = await _body(request, token)
       except _Refused as refused:
         return _answer({'error': refused.sentence}, refused.status)
-      from starlette.concurrency import run_in_threadpool
-
       return await run_in_threadpool(_guarded, lambda: _answer(handler(body)))
 
     return endpoint
@@ -280,8 +282,13 @@ def _shown(one: Queued, overlays: pathlib.Path) -> dict[str, Any]:
   return {**row, 'missed': one.missed, 'overlay': (overlays / f'{row["image"]}.png').is_file()}
 
 
-def _png(pixels: np.ndarray) -> Response:
+def _png(pixels: np.ndarray, *, side: str) -> Response:
   buffer = io.BytesIO()
-  Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, 'PNG')
+  picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+  if side:
+    if not side.isdecimal() or not 16 <= int(side) <= 4096:
+      raise _Refused(400, 'side is a number of pixels from 16 to 4096.')
+    picture.thumbnail((int(side), int(side)))
+  picture.save(buffer, 'PNG')
   headers = {**_HEADERS, 'Cache-Control': 'private, max-age=60'}
   return Response(buffer.getvalue(), media_type='image/png', headers=headers)

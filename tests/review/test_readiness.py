@@ -23,8 +23,12 @@ def test_reasons_in_words():
   )
   bad = assess(found=50, defects=60, rejected=20, good=250)
   assert (bad.verdict, bad.more_defects, bad.more_good) == ('not yet', None, None)
-  assert 'no number of further parts would show it at this rate, find more of them' in bad.reason
-  assert 'reject fewer of them first' in bad.reason
+  assert 'no number of further parts would show it at this rate, find more first' in bad.reason
+  assert 'reject fewer first' in bad.reason
+  early = assess(found=3, defects=3, rejected=0, good=7)
+  assert early.more_good is None
+  assert '95 % are asked for: at least 85 more, if all of them are found.' in early.reason
+  assert '2 % are allowed: at least 217 more, if none of them is rejected.' in early.reason
   nothing = assess(found=0, defects=0, rejected=0, good=0)
   assert (nothing.verdict, nothing.detection, nothing.false_rejects) == ('not yet', 0, 1)
 
