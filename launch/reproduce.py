@@ -25,9 +25,10 @@ from launch import (
   evidence,
   evidence_tables,
   experiment,
+  loop_evidence,
   parameters_page,
-  readiness_tables,
   results_page,
+  review_tables,
   tables,
   target_adaptation,
   train,
@@ -51,7 +52,7 @@ def load_config(name: str, overrides: dict, seed: int) -> ConfigDict:
 def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
   """Trains (or finds trained) one seed of a cell and returns what the results page needs."""
   if cell.shots == 'readiness':
-    return compact(readiness_tables.of_cell(cell.row, cell.column))
+    return compact(review_tables.of_cell(cell.row, cell.column))
   config = load_config(cell.config, cell.overrides, seed)
   if cell.shots == 'evidence':
     features = runs / 'evidence' / _slug(cell.config, cell.overrides)
@@ -59,6 +60,9 @@ def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
   if cell.shots == 'views':
     features = runs / 'evidence' / _slug(cell.config, cell.overrides)
     return compact(view_evidence.of_cell(cell.row, cell.column, config, features))
+  if cell.shots == 'loop':
+    features = runs / 'evidence' / _slug(cell.config, cell.overrides)
+    return compact(loop_evidence.of_cell(cell.row, cell.column, config, features))
   if cell.shots == 'trained':
     features = runs / 'evidence' / _slug(cell.config, cell.overrides)
     training = load_config('classifier_folder', evidence_tables.TRAINED[cell.row], seed)
@@ -134,7 +138,7 @@ def compact(result: dict) -> dict:
   keys += ('confusion_matrix', 'seed', 'seconds', 'start_weights', 'versions', 'draws', 'sd')
   keys += ('parameters', 'training_boxes', 'test_boxes', 'history')
   keys += ('threshold', 'nominal_false_alarm_rate', 'likely_false_alarm_rate', 'kinds')
-  keys += ('fit_seconds', 'ms_per_image', 'model_bytes', 'peak_bytes')
+  keys += ('curve', 'fit_seconds', 'ms_per_image', 'model_bytes', 'peak_bytes')
   kept = {k: result[k] for k in keys if k in result}
   if 'floor' in result:
     kept['floor'] = {'accuracy': result['floor']['metrics']['accuracy']}
@@ -199,8 +203,6 @@ def _pages(docs: pathlib.Path) -> dict[str, str]:
 
 def _run_table(name: str, values: flags.FlagValues) -> None:
   table = tables.TABLES[name]
-  if table.figure:
-    readiness_tables.draw(pathlib.Path(values.docs) / 'results' / name)
   seeds = [int(s) for s in values.seeds] or range(table.seeds)
   for seed in seeds:
     for cell in table.cells:
@@ -216,6 +218,23 @@ def _run_table(name: str, values: flags.FlagValues) -> None:
       (docs / 'results.md').write_text(results_page.render(docs / 'results'))
       figure = result['metrics'][cell.metric]
       print(f'{name} {cell.row}, {cell.column}, seed {seed}: {100 * figure:.2f} %', flush=True)
+  if table.figure:
+    _draw(name, pathlib.Path(values.docs) / 'results')
+
+
+def _draw(name: str, folder: pathlib.Path) -> None:
+  """The figure above a table."""
+  table = tables.TABLES[name]
+  if name == 'R1':
+    review_tables.draw(folder / name)
+    return
+  reports: dict[str, dict[str, dict]] = {}
+  for cell in table.cells:
+    path = results_page.path(folder, name, cell, 0)
+    if path.exists():
+      reports.setdefault(cell.column, {})[cell.row] = json.loads(path.read_text())
+  if reports:
+    loop_evidence.draw(folder / name, table.figure, reports)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,8 @@ does the same for pictures in which a defect was passed: they come first. --queu
 of the queue. --verdict=FILE:CLASS judges a picture, --undo takes the last verdict back
 (--reviewer=NAME, by default the user). --readiness says whether the model may decide alone.
 --retrain trains on all verdicts and promotes the new model only if it is not worse on the held-out
-pictures; --rollback goes back. --history prints who did what. --serve opens the page for all of
+pictures; --rollback goes back. --export=coco:FILE or label_studio:FILE writes the verdicts,
+--take=FILE takes such a file over. --history prints who did what. --serve opens the page for all of
 this at http://127.0.0.1:8765/ (--host, --port). Everything is kept in RUN/review/.
 """
 
@@ -17,8 +18,8 @@ from absl import flags
 
 from jaxdefect.data import decode
 from jaxdefect.evaluate import thresholds
-from jaxdefect.review import Readiness, Store, Targets, assess, drift
-from launch import command, experiment, retraining, review_scores
+from jaxdefect.review import Conflict, Readiness, Store, Targets, assess, drift
+from launch import command, experiment, retraining, review_exchange, review_scores
 
 FILE = 'review.sqlite'
 
@@ -29,6 +30,8 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string('missed', '', 'folder of pictures with a missed defect', flag_values=values)
   flags.DEFINE_integer('queue', 0, 'print so many pictures that wait', flag_values=values)
   flags.DEFINE_list('verdict', [], 'FILE:CLASS, several with commas', flag_values=values)
+  flags.DEFINE_string('export', '', 'coco:FILE or label_studio:FILE', flag_values=values)
+  flags.DEFINE_string('take', '', 'FILE of verdicts, COCO or Label Studio', flag_values=values)
   flags.DEFINE_bool('undo', False, 'take the last verdict back', flag_values=values)
   flags.DEFINE_string('reviewer', getpass.getuser(), 'who judges', flag_values=values)
   flags.DEFINE_bool('readiness', False, 'may the model decide alone?', flag_values=values)
@@ -53,6 +56,18 @@ def main(values: flags.FlagValues) -> None:
     for one in values.verdict:
       path, _, label = one.rpartition(':')
       judge(store, pathlib.Path(path), label, reviewer=values.reviewer)
+    if values.take:
+      _take(store, pathlib.Path(values.take), who=values.reviewer)
+    if values.export:
+      kind, _, file = values.export.partition(':')
+      if kind not in review_exchange.FORMATS or not file:
+        raise ValueError(
+          f'--export is {values.export!r}; it can be {", ".join(review_exchange.FORMATS)} with a '
+          'file, for example coco:verdicts.json'
+        )
+      verdicts = store.verdicts()
+      review_exchange.write(pathlib.Path(file), verdicts, _classes(store), kind)
+      print(f'{len(verdicts)} verdicts written to {file}')
     if values.undo:
       back = store.undo(reviewer=values.reviewer)
       print(f'taken back: {back.path} as {back.label}')
@@ -102,14 +117,45 @@ def _score(
   run = experiment.read_run(pathlib.Path(live[1]))
   rows = review_scores.score(run, folder, overlays=directory / 'review' / 'overlays')
   fresh = store.predict(live[0], rows, who=who, missed=missed)
-  print(f'{len(rows)} pictures scored by model {live[0]}, {fresh} of them are new in the queue')
+  print(
+    f'{len(rows)} different pictures scored by model {live[0]}, '
+    f'{fresh} of them are new in the queue'
+  )
+
+
+def _classes(store: Store) -> tuple[str, ...]:
+  live = store.live()
+  assert live is not None
+  return experiment.read_run(pathlib.Path(live[1])).fitted.classes
+
+
+def _take(store: Store, path: pathlib.Path, *, who: str) -> None:
+  """Takes another tool's verdicts over; all are looked at before the first one counts."""
+  found, classes = review_exchange.read(path), _classes(store)
+  files = []
+  for one in found:
+    if one.label not in classes:
+      raise ValueError(
+        f'{path} gives {one.path} the class {one.label!r}; the model knows {", ".join(classes)}'
+      )
+    file = pathlib.Path(one.path)
+    files.append(file if file.is_absolute() else path.parent / file)
+  images = [decode.pixel_hash(decode.read_image(file)) for file in files]
+  taken, refused = 0, []
+  for image, one in zip(images, found):
+    try:
+      store.judge(image, one.label, reviewer=one.reviewer or who)
+      taken += 1
+    except Conflict as error:
+      refused.append(f'{one.path}: {error}')
+  print(f'{taken} of {len(found)} verdicts taken over')
+  for sentence in refused:
+    print(f'left out: {sentence}')
 
 
 def judge(store: Store, path: pathlib.Path, label: str, *, reviewer: str) -> int:
   """A verdict on a file, which must be the picture that was scored."""
-  live = store.live()
-  assert live is not None
-  classes = experiment.read_run(pathlib.Path(live[1])).fitted.classes
+  classes = _classes(store)
   if label not in classes:
     raise ValueError(f'there is no class {label!r}; the model knows {", ".join(classes)}')
   image = decode.pixel_hash(decode.read_image(path))

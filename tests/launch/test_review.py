@@ -1,5 +1,6 @@
 """The loop from the command line: score, judge, take back, retrain, promote or not, go back."""
 
+import json
 import os
 import pathlib
 import signal
@@ -15,7 +16,7 @@ from configs import classifier_folder
 from jaxdefect.data import hold_out, sources
 from jaxdefect.data.sources import synthetic_tasks
 from jaxdefect.review import Conflict, Targets
-from launch import experiment, retraining, review, train
+from launch import experiment, retraining, review, review_exchange, train
 
 PRODUCT = {'texture': 'woven', 'mark': 'stain', 'tone': 'dark', 'size': 64}
 
@@ -60,7 +61,7 @@ def test_a_morning(run, tmp_path, capsys, monkeypatch):
   new = write_pictures(tmp_path / 'new', [10, 11, 12, 30, 31], classes=False)
   review.main(flag_values(workdir=run, images=tmp_path / 'new', queue=9))
   said = capsys.readouterr().out
-  assert '5 pictures scored by model 1, 5 of them are new in the queue' in said
+  assert '5 different pictures scored by model 1, 5 of them are new in the queue' in said
   assert '5 pictures wait, 0 are judged' in said
   assert all(str(path) in said for path in new)
 
@@ -137,6 +138,61 @@ def test_what_must_not_train_is_left_out(run, tmp_path, monkeypatch):
     pytest.raises(Conflict, match='no such picture in the queue'),
   ):
     review.judge(store, new[0], 'good', reviewer='anna')
+
+
+@pytest.mark.parametrize('kind', ['coco', 'label_studio'])
+def test_verdicts_go_out_and_come_back(run, tmp_path, kind, capsys):
+  new = write_pictures(tmp_path / 'new', [10, 11, 30], classes=False)
+  review.main(flag_values(workdir=run, images=tmp_path / 'new'))
+  verdicts = f'{new[0]}:good,{new[2]}:defect'
+  review.main(flag_values(workdir=run, verdict=verdicts, reviewer='anna'))
+  file = tmp_path / 'verdicts.json'
+  review.main(flag_values(workdir=run, export=f'{kind}:{file}'))
+  found = review_exchange.read(file)
+  assert [(one.path, one.label, one.reviewer) for one in found] == [
+    (str(new[0]), 'good', 'anna'),
+    (str(new[2]), 'defect', 'anna'),
+  ]
+  # Taken over elsewhere, by the pixels; what is judged already stays as it is.
+  review.main(flag_values(workdir=run, undo='true', reviewer='anna'))
+  capsys.readouterr()
+  review.main(flag_values(workdir=run, take=file))
+  said = capsys.readouterr().out
+  assert '1 of 2 verdicts taken over' in said
+  assert f'left out: {new[0]}: anna has judged it already: good.' in said
+  with review.open_store(run, who='anna') as store:
+    assert [v.label for v in store.verdicts()] == ['good', 'defect']
+
+
+def test_files_of_other_tools_are_read_with_care(tmp_path):
+  def said(content) -> str:
+    path = tmp_path / 'verdicts.json'
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(ValueError, match=r'.') as error:
+      review_exchange.read(path)
+    return str(error.value)
+
+  assert 'is no JSON' in said('{')
+  assert 'is neither COCO' in said({'images': []})
+  assert "lacks 'data'" in said([{'annotations': [{'result': [
+    {'type': 'choices', 'value': {'choices': ['good']}}]}]}])  # fmt: skip
+  image = {'images': [{'id': 1, 'file_name': 'a.png'}]}
+  names = {'categories': [{'id': 1, 'name': 'good'}, {'id': 2, 'name': 'bent'}]}
+  both = [{'image_id': 1, 'category_id': 1}, {'image_id': 1, 'category_id': 2}]
+  assert 'a.png has the classes good and bent; a verdict is one class' in said(
+    {**image, **names, 'annotations': both}
+  )
+  assert 'lacks 3' in said({**image, **names, 'annotations': [{'image_id': 1, 'category_id': 3}]})
+  # Label Studio: cancelled and empty annotations give no verdict.
+  path = tmp_path / 'tasks.json'
+  good = {'type': 'choices', 'value': {'choices': ['good']}}
+  tasks_ = [
+    {'data': {'image': 'a.png'}, 'annotations': [{'result': [good]}]},
+    {'data': {'image': 'b.png'}, 'annotations': [{'result': [good], 'was_cancelled': True}]},
+    {'data': {'image': 'c.png'}, 'annotations': [{'result': []}]},
+  ]
+  path.write_text(json.dumps(tasks_))
+  assert review_exchange.read(path) == [('a.png', 'good', '')]
 
 
 def test_readiness_says_what_is_missing(run):

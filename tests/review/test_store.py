@@ -147,15 +147,17 @@ import sys
 from jaxdefect.review import Store
 with Store(sys.argv[1]) as store:
   for i in range(int(sys.argv[2]), 10_000):
+    store.promote(2 - i % 2, who='anna')
     store.judge(f'{i:05}', 'bent', reviewer='anna')
     print(i, flush=True)
 """
 
 
-def test_no_verdict_is_lost_when_the_process_is_killed(tmp_path):
+def test_no_verdict_is_lost_and_no_model_half_promoted_when_the_process_is_killed(tmp_path):
   path = tmp_path / 'review.sqlite'
   with Store(path) as store:
     store.promote(store.add_model('run', who='anna'), who='anna')
+    store.add_model('other', who='anna')
     store.predict(1, (prediction(f'{i:05}') for i in range(10_000)), who='line')
   done = 0
   for attempt in range(20):
@@ -177,3 +179,7 @@ def test_no_verdict_is_lost_when_the_process_is_killed(tmp_path):
       assert judged == [f'{i:05}' for i in range(len(judged))]
       assert store.waiting() + len(judged) == 10_000
       done = len(judged)
+      # Exactly one model predicts, and it is the one that was promoted last.
+      assert [model['state'] for model in store.models()].count('live') == 1
+      promoted = [one for one in store.audit() if one['what'] == 'model promoted']
+      assert store.live()[0] == promoted[-1]['details']['model']

@@ -3,12 +3,12 @@
 import numpy as np
 
 from jaxdefect.explain import readiness_figures
-from launch import readiness_tables
-from launch.readiness_tables import EACH, LINES, ONCE, OURS, PARTS
+from launch import review_tables
+from launch.review_tables import EACH, LINES, ONCE, OURS, PARTS
 
 
 def test_more_looks_approve_more_lines():
-  rows = readiness_tables.simulated(0.95)
+  rows = review_tables.simulated(0.95)
   shares = {name: (parts > 0).mean() for name, parts in rows.items()}
   assert shares[OURS] <= 0.05
   assert shares[ONCE] <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / LINES)
@@ -18,13 +18,13 @@ def test_more_looks_approve_more_lines():
 
 
 def test_a_cell_says_how_many():
-  found = readiness_tables.of_cell(OURS, '98 %')
-  parts = readiness_tables.simulated(0.98)[OURS]
+  found = review_tables.of_cell(OURS, '98 %')
+  parts = review_tables.simulated(0.98)[OURS]
   assert found['metrics']['approved'] == (parts > 0).mean()
   assert found['metrics']['median_parts'] == np.median(parts[parts > 0])
   low, high = found['intervals']['approved']
   assert low < found['metrics']['approved'] < high
-  assert readiness_tables.of_cell(OURS, '90 %')['metrics'].keys() == {'approved'}
+  assert review_tables.of_cell(OURS, '90 %')['metrics'].keys() == {'approved'}
 
 
 def test_figure_shows_its_curves():
