@@ -39,12 +39,14 @@ from launch.frozen_folds import FrozenFolds
 from launch.trained_folds import TrainedFolds
 from launch.versions import versions
 
-# Defaults of the two ways to train, in (frozen, trained) order.
+# Defaults, by whether the backbone is frozen.
 _SCHEMES = {
   True: ('leave_one_out', 'leave_pair_out', 'k_fold'),
   False: ('leave_one_out', 'k_fold'),
 }
 _REPEATS = {True: 20, False: 1}
+# Beyond, a model for every two groups is too many even where it costs a small system alone.
+_MOST_FOR_PAIRS = 200
 
 
 def define(values: flags.FlagValues) -> None:
@@ -138,8 +140,10 @@ def run(
   free = list(range(len(source))) if divided is None else divided.free
   held = [] if divided is None else divided.held
   given = samples.take(source, free, groups=groups)
-  settings = {'schemes': _SCHEMES[frozen], 'repeats': _REPEATS[frozen], **settings}
-  settings['training'] = 'measured' if frozen and 'pair_limit' not in settings else 'assumed'
+  few = len(np.unique(given.groups)) <= _MOST_FOR_PAIRS
+  settings = {'schemes': _SCHEMES[frozen and few], 'repeats': _REPEATS[frozen], **settings}
+  pairs = frozen and few and 'pair_limit' not in settings
+  settings['training'] = 'measured' if pairs else 'assumed'
   cross_validation.plan(given, positive=positive, seed=seed, **settings)
 
   places = np.asarray(free + held, int)

@@ -15,7 +15,7 @@ from jaxdefect.contracts import VERDICTS, Verdicts
 from jaxdefect.data import decode, hold_out, split_record, splits
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.review import Store, Verdict
-from launch import experiment, tasks, train
+from launch import cross_validate, experiment, tasks, train
 
 # Settings of data.* that belong to the data set that a run was trained on first.
 _KEPT = ('image_size', 'interpolation')
@@ -91,6 +91,7 @@ def retrain(
   train.train_seed(merged, seed, directory, progress=progress)
 
   model = store.add_model(directory, who=who, note=f'{len(judged)} verdicts')
+  evidence = cross_validated(merged, directory)
   live = store.live()
   assert live is not None
   if live[0] == model:
@@ -100,13 +101,32 @@ def retrain(
   after = on_seeded(experiment.read_run(directory), whole)
   said = (
     f'on the seeded set it finds {after.found} of {after.defects} defects (before {before.found}) '
-    f'and rejects {after.rejected} of {after.good} good parts (before {before.rejected})'
+    f'and rejects {after.rejected} of {after.good} good parts (before {before.rejected}){evidence}'
   )
   if after.found < before.found or after.rejected > before.rejected:
     store.refuse(model, who=who, reason=said)
     return Retrained(model, directory, False, said, tuple(left_out))
   store.promote(model, who=who, reason=said)
   return Retrained(model, directory, True, said, tuple(left_out))
+
+
+def cross_validated(config: ConfigDict, directory: pathlib.Path) -> str:
+  """What all labelled pictures teach a head on the start weights, as the end of a sentence."""
+  if not config.pretrained.weights:
+    return ''  # random features say nothing
+  found = cross_validate.run(
+    config,
+    directory / 'cross_validation',
+    positive=GOOD,
+    frozen=True,
+    size=0,
+    progress=False,
+  )
+  low, high = found['intervals']['auroc/k_fold']
+  return (
+    f'; k-fold AUROC of {found["n"]} labelled pictures {found["metrics"]["auroc/k_fold"]:.3f} '
+    f'[{low:.3f}, {high:.3f}]'
+  )
 
 
 def on_seeded(run: experiment.Finished, held: data.Source) -> Seeded:
