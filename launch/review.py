@@ -5,9 +5,10 @@ does the same for pictures in which a defect was passed: they come first. --queu
 of the queue. --verdict=FILE:CLASS judges a picture, --undo takes the last verdict back
 (--reviewer=NAME, by default the user). --readiness says whether the model may decide alone.
 --retrain trains on all verdicts and promotes the new model only if it is not worse on the held-out
-pictures; --rollback goes back. --export=coco:FILE or label_studio:FILE writes the verdicts,
---take=FILE takes such a file over. --history prints who did what. --serve opens the page for all of
-this at http://127.0.0.1:8765/ (--host, --port). Everything is kept in RUN/review/.
+pictures; --promote=N overrules that, --rollback goes back. --export=coco:FILE or label_studio:FILE
+writes the verdicts, --take=FILE takes such a file over. --history prints who did what. --serve opens
+the page for all of this at http://127.0.0.1:8765/ (--host, --port). Everything is kept in
+RUN/review/.
 """
 
 import getpass
@@ -38,6 +39,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_float('detection_rate', 0.95, 'that is asked for', flag_values=values)
   flags.DEFINE_float('false_reject_rate', 0.02, 'that is allowed', flag_values=values)
   flags.DEFINE_bool('retrain', False, 'train on all verdicts', flag_values=values)
+  flags.DEFINE_integer('promote', 0, 'number of a model that is to predict', flag_values=values)
   flags.DEFINE_bool('rollback', False, 'go back to the model before', flag_values=values)
   flags.DEFINE_bool('history', False, 'print who did what', flag_values=values)
   flags.DEFINE_bool('progress', True, 'show a bar while training', flag_values=values)
@@ -82,6 +84,9 @@ def main(values: flags.FlagValues) -> None:
       print(f'{"promoted" if result.promoted else "not promoted"}: {result.reason}')
       for sentence in result.left_out:
         print(f'left out: {sentence}')
+    if values.promote:
+      store.promote(values.promote, who=values.reviewer, reason='by hand')
+      print(f'live now: model {values.promote}')
     if values.rollback:
       model = store.roll_back(who=values.reviewer)
       print(f'live again: model {model}')

@@ -124,11 +124,12 @@ class Store:
   def refuse(self, model: int, *, who: str, reason: str) -> None:
     """Writes down that a candidate was not promoted, and why."""
     with self._writing():
-      self._db.execute(
+      changed = self._db.execute(
         "UPDATE models SET state = 'refused', note = ? WHERE id = ? AND state = 'candidate'",
         (reason, model),
-      )
-      self._note(who, 'model refused', model=model, reason=reason)
+      ).rowcount
+      if changed:
+        self._note(who, 'model refused', model=model, reason=reason)
 
   def roll_back(self, *, who: str) -> int:
     """Makes the model live again that was live before the last promotion; returns its number."""

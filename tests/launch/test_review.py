@@ -111,6 +111,11 @@ def test_a_morning(run, tmp_path, capsys, monkeypatch):
   with review.open_store(run, who='anna') as store:
     assert store.live()[0] == 1
     assert [model['state'] for model in store.models()] == ['live', 'retired', 'refused']
+  # Unless a person overrules that.
+  review.main(flag_values(workdir=run, promote=3, reviewer='anna'))
+  assert 'live now: model 3' in capsys.readouterr().out
+  review.main(flag_values(workdir=run, rollback='true'))
+  assert 'live again: model 1' in capsys.readouterr().out
 
 
 def test_what_must_not_train_is_left_out(run, tmp_path, monkeypatch):
