@@ -35,6 +35,8 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
     _parse(define, values)
     remember_compilations()
     main(values)
+  except BrokenPipeError:  # whoever reads has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
     if debug:
       raise

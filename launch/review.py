@@ -6,8 +6,8 @@ of the queue. --verdict=FILE:CLASS judges a picture, --undo takes the last verdi
 (--reviewer=NAME, by default the user). --readiness says whether the model may decide alone.
 --retrain trains on all verdicts and promotes the new model only if it is not worse on the held-out
 pictures; --promote=N overrules that, --rollback goes back. --export=coco:FILE or label_studio:FILE
-writes the verdicts, --take=FILE takes such a file over. --history prints who did what. --serve opens
-the page for all of this at http://127.0.0.1:8765/ (--host, --port). Everything is kept in
+writes the verdicts, --take=FILE takes such a file over. --history prints who did what. --serve
+opens the page for all of this at http://127.0.0.1:8765/ (--host, --port). Everything is kept in
 RUN/review/.
 """
 
