@@ -1,11 +1,6 @@
 """One file for a line's review: exactly one verdict a picture, nothing lost, nothing deleted."""
 
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 
 import pytest
 
@@ -140,46 +135,3 @@ def test_older_files_are_migrated_and_newer_ones_refused(tmp_path):
   (tmp_path / 'picture.sqlite').write_bytes(b'not a database' * 100)
   with pytest.raises(ValueError, match='is no review store'):
     Store(tmp_path / 'picture.sqlite')
-
-
-_JUDGE = """
-import sys
-from jaxdefect.review import Store
-with Store(sys.argv[1]) as store:
-  for i in range(int(sys.argv[2]), 10_000):
-    store.promote(2 - i % 2, who='anna')
-    store.judge(f'{i:05}', 'bent', reviewer='anna')
-    print(i, flush=True)
-"""
-
-
-def test_no_verdict_is_lost_and_no_model_half_promoted_when_the_process_is_killed(tmp_path):
-  path = tmp_path / 'review.sqlite'
-  with Store(path) as store:
-    store.promote(store.add_model('run', who='anna'), who='anna')
-    store.add_model('other', who='anna')
-    store.predict(1, (prediction(f'{i:05}') for i in range(10_000)), who='line')
-  done = 0
-  for attempt in range(20):
-    child = subprocess.Popen(
-      [sys.executable, '-c', _JUDGE, str(path), str(done)], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    child.stdout.readline()
-    time.sleep(0.002 * attempt)
-    os.kill(child.pid, signal.SIGKILL)
-    said = [line for line in child.stdout.read().splitlines() if line]
-    child.wait()
-    child.stdout.close()
-    with Store(path) as store:
-      judged = [v.image for v in store.verdicts()]
-      # What was said to be done is done; at most one more was done before it could be said.
-      confirmed = int(said[-1]) + 1 if said else done + 1
-      assert confirmed <= len(judged) <= confirmed + 1
-      assert judged == [f'{i:05}' for i in range(len(judged))]
-      assert store.waiting() + len(judged) == 10_000
-      done = len(judged)
-      # Exactly one model predicts, and it is the one that was promoted last.
-      assert [model['state'] for model in store.models()].count('live') == 1
-      promoted = [one for one in store.audit() if one['what'] == 'model promoted']
-      assert store.live()[0] == promoted[-1]['details']['model']
