@@ -25,6 +25,8 @@ def get_config(variant: str = '') -> ConfigDict:
   c.data.needs_defects = False
   c.data.image_size = (256, 256)
   c.data.interpolation = 'bilinear'
+  c.data.lots = ''  # CSV file with the columns image and lot
+  c.data.hold_out = ''  # what launch.cross_validate set aside; '' is hold_out.json in dir
 
   c.split = ConfigDict()
   c.split.kind = 'good_only'

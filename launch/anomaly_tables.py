@@ -62,8 +62,8 @@ _NOTE = (
 )
 _COST = (
   'Fit: training and adapting, with reading the pictures and compiling; ms per image: one batch of '
-  '16 once compiled; peak: of the whole run, with the pictures that it keeps decoded; all on '
-  'two cores that other work shared.'
+  '16 once compiled; peak: of the whole run, with the pictures that it keeps decoded; all on two '
+  'cores that other work shared, of two machines (Intel and AMD), so that seconds compare roughly.'
 )
 
 
@@ -81,9 +81,7 @@ TABLES: dict[str, Table] = {
     'of Uninformed Students is distilled from them on the good pictures at hand. Deep SVDD, '
     'Patch-SVDD and GANomaly start from random weights. Rates, steps and image sizes of Deep SVDD, '
     'Patch-SVDD and Uninformed Students were chosen with test caps of this seed in view, which '
-    'flatters them on bottle caps. GANomaly, Uninformed Students, and Patch-SVDD on DeepPCB are '
-    'runs of before groups were counted: there each picture is one in thresholds and intervals. '
-    + _COST,
+    'flatters them on bottle caps. ' + _COST,
     1,
     tuple(
       _cell(row, column, method, overrides)
@@ -97,8 +95,7 @@ TABLES: dict[str, Table] = {
     _NOTE
     + 'Layers 2 and 3 of each network. Self-supervised: NT-Xent between two random views of each '
     'of the good pictures that fit (`nearest_neighbor_bc:self_supervised`), from random weights; '
-    'its training is not in the seconds. MobileNetV2 and random features are runs of before groups '
-    'were counted. ' + _COST,
+    'its training (200 steps) is not in the seconds. ' + _COST,
     1,
     tuple(
       _cell(row, column, 'patchcore', overrides)

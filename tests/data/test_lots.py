@@ -55,3 +55,18 @@ def test_a_folder_with_lots_is_split_by_them(tmp_path):
   of = [{source.groups[i] for i in part} for part in (split.train, split.test)]
   assert all(of)
   assert of[0].isdisjoint(of[1])
+
+
+def test_a_product_with_lots_calibrates_on_lots(tmp_path):
+  generator = np.random.default_rng(0)
+  rows = ['image,lot']
+  for name, number in (('good', 12), ('bent', 4)):
+    (tmp_path / 'cap' / name).mkdir(parents=True)
+    for i in range(number):
+      pixels = generator.integers(0, 256, (40, 40), np.uint8)
+      Image.fromarray(pixels).save(tmp_path / 'cap' / name / f'{i}.png')
+      rows.append(f'{name}/{i}.png,{name} {i // 3}')
+  source = data.load('product', dir=tmp_path / 'cap', lots=table(tmp_path, '\n'.join(rows)))
+  split = splits.good_only(source, train=0.5, validation=0.25, seed=0)
+  assert len(set(split.groups(source)[list(split.train)].tolist())) == 2  # six pictures, two lots
+  assert len(set(split.groups(source)[list(split.validation)].tolist())) == 1

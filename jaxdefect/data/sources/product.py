@@ -1,10 +1,12 @@
 """One's own product as a task: a folder with good pictures and folders of defective ones."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
 
 from jaxdefect.data import decode, products
+from jaxdefect.data.lots import read_lots
 from jaxdefect.data.source import Source
 from jaxdefect.data.sources import folder
 
@@ -17,6 +19,7 @@ def make(
   suffixes: Sequence[str] = decode.SUFFIXES,
   name: str = '',
   needs_defects: bool = True,
+  lots: str | os.PathLike[str] = '',
 ) -> Source:
   """Opens ``dir/good/**/<image>`` and ``dir/<kind of defect>/**/<image>``.
 
@@ -32,6 +35,8 @@ def make(
     suffixes: file endings that count as images.
     name: of the task; ``''`` takes the folder's.
     needs_defects: False allows a folder with good pictures alone, where no defect is known yet.
+    lots: a CSV file with the columns ``image`` and ``lot`` (lot, session or part of a picture, which
+      no split tears apart, and of which one picture sets a threshold); '' knows none.
 
   Returns:
     The images, named by their path below ``dir``, with the annotations ``kind`` (the folder, or
@@ -39,7 +44,8 @@ def make(
 
   Raises:
     FileNotFoundError: the folder, the one of the good pictures, or a mask is missing.
-    ValueError: a folder holds no image, or there is no folder of defective ones.
+    ValueError: a folder holds no image, there is no folder of defective ones, or the file of lots
+      does not fit.
   """
   root = pathlib.Path(dir)
   below = _folders(root)
@@ -57,9 +63,10 @@ def make(
         mask = _mask(pathlib.Path(masks) / path.relative_to(root))
       pictures.append(products.Picture(path, kind=kind, mask=mask))
   title = name or root.resolve().name
-  return products.to_source(
+  source = products.to_source(
     title, root, pictures, masks=masks is not None, needs_defects=needs_defects
   )
+  return dataclasses.replace(source, groups=read_lots(lots, source.names)) if lots else source
 
 
 def tasks(*, dir: str | os.PathLike[str], good: str = 'good') -> dict[str, Source]:
