@@ -35,8 +35,8 @@ def make(
     suffixes: file endings that count as images.
     name: of the task; ``''`` takes the folder's.
     needs_defects: False allows a folder with good pictures alone, where no defect is known yet.
-    lots: a CSV file with the columns ``image`` and ``lot`` (lot, session or part of a picture, which
-      no split tears apart, and of which one picture sets a threshold); '' knows none.
+    lots: a CSV file with the columns ``image`` and ``lot`` (lot, session or part, which
+      no split tears apart and of which one picture sets a threshold); '' knows none.
 
   Returns:
     The images, named by their path below ``dir``, with the annotations ``kind`` (the folder, or
