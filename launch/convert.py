@@ -49,7 +49,7 @@ def main(values: flags.FlagValues) -> None:
   (result,) = results
   print(
     f'largest difference {result.largest:.1e} on {result.n} images, '
-    f'{result.equal} of them the same class: {values.out}'
+    f'{result.equal} of them decided the same: {values.out}'
   )
 
 

@@ -11,17 +11,15 @@ import torch
 from jaxdefect.convert import torch_modules, torch_params
 
 
-def to_torch(
-  family: str, arguments: Mapping[str, Any], arrays: Mapping[str, Any]
-) -> torch_modules.Deployed:
+def to_torch(family: str, arguments: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
   """Builds the PyTorch twin of a fitted method; the arguments are what ``deploy`` returns.
 
   Args:
-    family: ``'classifier'``, ``'recogniser'`` or ``'medetection'``.
+    family: of ``torch_modules.FAMILIES``.
     arguments: JSON-able arguments of the family.
     arrays: ``params`` and ``batch_stats``; for a recogniser also ``memory`` with unit
       ``embeddings`` [M, D] and int ``labels`` [M]; for MeDetection also ``references``, uint8
-      [R, H, W, 3].
+      [R, H, W, 3], for PatchCore ``bank`` [M, D], and for a hybrid those of both parts.
 
   Returns:
     The module in evaluation mode, its weights loaded strictly.
@@ -39,7 +37,7 @@ def write(
   arguments: Mapping[str, Any],
   arrays: Mapping[str, Any],
   *,
-  check: Callable[[torch_modules.Deployed], Any] | None = None,
+  check: Callable[[Any], Any] | None = None,
 ) -> None:
   """Writes ``{'family', 'arguments', 'state_dict', 'version'}``, whole or not at all.
 
@@ -80,14 +78,7 @@ def write(
 
 def _build(family: str, arguments: Mapping[str, Any], arrays: Mapping[str, Any]):
   arguments = dict(arguments)
-  state = torch_params.to_state_dict({k: arrays.get(k, {}) for k in torch_params.COLLECTIONS})
-  if family == 'recogniser':
-    references, labels = _references(arguments, arrays.get('memory'))
-    state['references'], state['reference_labels'] = references, labels
-    arguments['num_references'] = len(labels)
-  elif family == 'medetection':
-    state['references'] = references = _reference_images(arguments, arrays.get('references'))
-    arguments |= {'num_references': len(references), 'image_size': list(references.shape[1:3])}
+  state = _state(family, arguments, arrays)
   module = torch_modules.make(family, arguments)
   tensors = {k: torch.from_numpy(np.array(v)) for k, v in state.items()}  # copies: ours are frozen
   try:
@@ -96,6 +87,32 @@ def _build(family: str, arguments: Mapping[str, Any], arrays: Mapping[str, Any])
     reason = ' '.join(str(error).split())
     raise ValueError(f'the parameters do not fit the family {family!r}: {reason}') from error
   return module, arguments
+
+
+def _state(
+  family: str, arguments: dict[str, Any], arrays: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+  """The weights by PyTorch's names; adds to the arguments what follows from the arrays."""
+  if family == 'hybrid':
+    state = {}
+    for name in ('supervised', 'anomaly'):
+      part = dict(arguments[name])
+      own = _state(part['family'], part, arrays[name])
+      state |= {f'{name}.{key}': value for key, value in own.items()}
+      arguments[name] = part
+    return state
+  state = torch_params.to_state_dict({k: arrays.get(k, {}) for k in torch_params.COLLECTIONS})
+  if family == 'recogniser':
+    references, labels = _references(arguments, arrays.get('memory'))
+    state['references'], state['reference_labels'] = references, labels
+    arguments['num_references'] = len(labels)
+  elif family == 'medetection':
+    state['references'] = references = _reference_images(arguments, arrays.get('references'))
+    arguments |= {'num_references': len(references), 'image_size': list(references.shape[1:3])}
+  elif family == 'patchcore':
+    state['bank'] = np.asarray(arrays['bank'], np.float32)
+    arguments['num_patches'] = len(state['bank'])
+  return state
 
 
 def _references(

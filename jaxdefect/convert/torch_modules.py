@@ -30,6 +30,7 @@ from jaxdefect.convert.torch_backbones import (
 from jaxdefect.convert.torch_deployed import Deployed
 from jaxdefect.convert.torch_efficientnet import EfficientNet
 from jaxdefect.convert.torch_medetection import MeDetection
+from jaxdefect.convert.torch_patchcore import Hybrid, PatchCore
 
 __all__ = [
   'FAMILIES',
@@ -38,9 +39,11 @@ __all__ = [
   'Classifier',
   'Deployed',
   'EfficientNet',
+  'Hybrid',
   'MeDetection',
   'MobileNetV2',
   'MobileNetV2Gluon',
+  'PatchCore',
   'Recogniser',
   'ResNet',
   'ResNetV2',
@@ -50,7 +53,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-FAMILIES = ('classifier', 'recogniser', 'medetection')
+FAMILIES = ('classifier', 'recogniser', 'medetection', 'patchcore', 'hybrid')
 
 _RESNETS = {'resnet10': 10, 'resnet18': 18, 'resnet34': 34, 'resnet50': 50, 'resnet101': 101}
 _OTHERS = {
@@ -235,13 +238,14 @@ def _mlp(inputs: int, sizes: Sequence[int]) -> nn.Sequential:
   return layers
 
 
-def make(family: str, arguments: dict[str, Any]) -> Deployed:
+def make(family: str, arguments: dict[str, Any]) -> Any:
   """Builds the module of a deployed method.
 
   Args:
-    family: ``'classifier'``, ``'recogniser'`` or ``'medetection'``.
-    arguments: JSON-able; the keyword arguments of the class, and for the first two ``backbone``,
-      ``stages`` and ``width``.
+    family: of ``FAMILIES``.
+    arguments: JSON-able; the keyword arguments of the class, with ``backbone``, ``stages`` and
+      ``width`` where it has a network; for ``'hybrid'`` those of its two parts, each with its
+      ``family``.
 
   Returns:
     The module in evaluation mode, with random weights.
@@ -255,18 +259,30 @@ def make(family: str, arguments: dict[str, Any]) -> Deployed:
   try:
     if family == 'medetection':
       return MeDetection(**arguments).eval()
+    if family == 'hybrid':
+      return _hybrid(arguments).eval()
     network = backbone(
       arguments.pop('backbone'),
       stages=arguments.pop('stages', None),
       width=arguments.pop('width', 64),
     )
-    made = Classifier if family == 'classifier' else Recogniser
+    made = {'classifier': Classifier, 'recogniser': Recogniser, 'patchcore': PatchCore}[family]
     return made(network, **arguments).eval()
   except TypeError as error:
     raise ValueError(f'arguments do not fit the family {family!r}: {error}') from error
 
 
-def load(path: str | pathlib.Path) -> Deployed:
+def _hybrid(arguments: dict[str, Any]) -> Hybrid:
+  del arguments['classes']  # the head's
+  size = arguments.pop('image_size', None)
+  parts = []
+  for name in ('supervised', 'anomaly'):
+    settings = {**arguments.pop(name), 'image_size': size}
+    parts.append(make(settings.pop('family'), settings))
+  return Hybrid(*parts, **arguments)
+
+
+def load(path: str | pathlib.Path) -> Any:
   """Loads a file that ``convert.export.write`` wrote.
 
   Args:

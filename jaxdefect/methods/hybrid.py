@@ -150,7 +150,27 @@ def make(
     )
     return Verdicts(verdict, rule, said, maps)
 
-  return Method(init, prepare, step, adapt, predict)
+  def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
+    if fitted.memory is None:
+      raise ValueError('hybrid has no bank yet: call adapt before it is converted')
+    parts = {name: _part(fitted, name) for name in _PARTS}
+    # The threshold belongs to the anomaly method, which is calibrated as a part of the whole.
+    parts['anomaly'] = dataclasses.replace(parts['anomaly'], calibration=fitted.calibration)
+    told = {}
+    for name, method in zip(_PARTS, (head, beside)):
+      if method.deploy is None:
+        raise ValueError(f'the {name} part of this hybrid cannot be converted')
+      told[name] = method.deploy(parts[name])
+    arguments = {
+      **{name: {'family': family, **settings} for name, (family, settings, _) in told.items()},
+      'classes': list(fitted.classes),
+      'confirmed': np.asarray(fitted.memory['confirmed']).tolist(),
+      'good': fitted.classes.index(GOOD),
+      'min_confirmed': min_confirmed,
+    }
+    return 'hybrid', arguments, {name: arrays for name, (_, _, arrays) in told.items()}
+
+  return Method(init, prepare, step, adapt, predict, deploy=deploy)
 
 
 def _part(fitted: Fitted, name: str) -> Fitted:

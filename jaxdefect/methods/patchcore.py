@@ -105,9 +105,10 @@ def make(
       raise ValueError(f'{name} is {value}; it can be 1 or more, or None')
   if neighbours < 2:
     raise ValueError(f'neighbours is {neighbours}; it can be 2 or more')
+  trunk_stages = max(layers) if stages is None else stages
   trunk = models.backbone(
     backbone,
-    stages=max(layers) if stages is None else stages,
+    stages=trunk_stages,
     width=width,
     update_statistics=False,
     dtype=dtype,
@@ -202,7 +203,20 @@ def make(
     )
     return AnomalyMaps(scores=scores, maps=maps)
 
-  return Method(init, prepare, step, adapt, predict)
+  def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
+    if fitted.memory is None:
+      raise ValueError('patchcore has no bank yet: call adapt before it is converted')
+    calibration = fitted.calibration
+    arguments = {
+      **{'backbone': backbone, 'stages': trunk_stages, 'width': width},
+      **{'layers': list(layers), 'neighbourhood': neighbourhood, 'reweight': reweight},
+      **{'neighbours': neighbours, 'sigma': sigma},
+      'threshold': None if calibration is None else float(calibration['threshold']),
+      **{'classes': list(fitted.classes), 'mean': list(mean), 'std': list(std)},
+    }
+    return 'patchcore', arguments, {**variables_of(fitted), 'bank': fitted.memory['bank']}
+
+  return Method(init, prepare, step, adapt, predict, deploy=deploy)
 
 
 def rarity_factor(
