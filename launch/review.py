@@ -13,10 +13,12 @@ RUN/review/.
 
 import getpass
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
 
+from jaxdefect import data
 from jaxdefect.data import decode
 from jaxdefect.evaluate import thresholds
 from jaxdefect.review import Conflict, Readiness, Store, Targets, assess, drift
@@ -54,7 +56,7 @@ def main(values: flags.FlagValues) -> None:
   with open_store(directory, who=values.reviewer) as store:
     for folder, missed in ((values.missed, True), (values.images, False)):
       if folder:
-        _score(store, directory, pathlib.Path(folder), missed=missed, who=values.reviewer)
+        _score(store, directory, data.images_in(folder), missed=missed, who=values.reviewer)
     for one in values.verdict:
       path, _, label = one.rpartition(':')
       judge(store, pathlib.Path(path), label, reviewer=values.reviewer)
@@ -90,6 +92,8 @@ def main(values: flags.FlagValues) -> None:
     if values.rollback:
       model = store.roll_back(who=values.reviewer)
       print(f'live again: model {model}')
+    if values.retrain or values.promote or values.rollback:
+      _score_again(store, directory, who=values.reviewer)
     if values.history:
       for entry in store.audit():
         print(f'{entry["at"]}  {entry["who"]}  {entry["what"]}  {entry["details"]}')
@@ -115,17 +119,33 @@ def open_store(directory: pathlib.Path, *, who: str) -> Store:
 
 
 def _score(
-  store: Store, directory: pathlib.Path, folder: pathlib.Path, *, missed: bool, who: str
+  store: Store, directory: pathlib.Path, paths: Sequence[pathlib.Path], *, missed: bool, who: str
 ) -> None:
   live = store.live()
   assert live is not None
   run = experiment.read_run(pathlib.Path(live[1]))
-  rows = review_scores.score(run, folder, overlays=directory / 'review' / 'overlays')
+  rows = review_scores.score(run, paths, overlays=directory / 'review' / 'overlays')
   fresh = store.predict(live[0], rows, who=who, missed=missed)
   print(
     f'{len(rows)} different pictures scored by model {live[0]}, '
     f'{fresh} of them are new in the queue'
   )
+
+
+def _score_again(store: Store, directory: pathlib.Path, *, who: str) -> None:
+  """What waits is ranked by the model that predicts now."""
+  live = store.live()
+  assert live is not None
+  waiting = store.queue(limit=store.waiting()) if store.waiting() else []
+  old = [one for one in waiting if store.model_of(one.prediction.image) != live[0]]
+  paths = [pathlib.Path(one.prediction.path) for one in old]
+  there = [path for path in paths if path.is_file()]
+  if not there:
+    return
+  try:
+    _score(store, directory, there, missed=False, who=who)
+  except ValueError as error:  # the model predicts all the same
+    print(f'not scored again: {error}')
 
 
 def _classes(store: Store) -> tuple[str, ...]:

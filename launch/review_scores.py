@@ -1,9 +1,10 @@
-"""From a run and a folder of pictures to rows of the review queue."""
+"""From a run and some pictures to rows of the review queue."""
 
+import dataclasses
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 
 from jaxdefect import data, models
 from jaxdefect.contracts import RULES, VERDICTS, ClassScores, Fitted, Verdicts
-from jaxdefect.data import split_record
+from jaxdefect.data import decode, split_record
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.evaluate import thresholds
 from jaxdefect.ops import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
@@ -20,13 +21,16 @@ from launch import experiment, tasks
 
 
 def score(
-  run: experiment.Finished, folder: pathlib.Path, *, overlays: pathlib.Path | None = None
+  run: experiment.Finished,
+  paths: Sequence[pathlib.Path],
+  *,
+  overlays: pathlib.Path | None = None,
 ) -> list[Prediction]:
-  """What a run says of the pictures in a folder.
+  """What a run says of some pictures.
 
   Args:
     run: of a method that names classes, perhaps with an anomaly method beside it.
-    folder: searched with all folders below it.
+    paths: of the pictures.
     overlays: where what the model saw is drawn, as ``<sum>.png``; None draws nothing.
 
   Returns:
@@ -35,7 +39,13 @@ def score(
   Raises:
     ValueError: a picture cannot be read, or the method names no classes.
   """
-  source = data.unlabelled(dir=folder)
+  source = data.Source(
+    name='pictures',
+    classes=('unknown',),
+    names=tuple(str(path.resolve()) for path in paths),
+    labels=np.zeros(len(paths), np.int32),
+    read=lambda i: decode.read_image(paths[i]),
+  )
   data.verify(source, range(len(source)))
   places = range(len(source))
   batches = experiment.eval_batches(run.config, source, places, source.classes)
@@ -56,7 +66,7 @@ def score(
       image,
       Prediction(
         image=image,
-        path=str((folder / source.names[i]).resolve()),
+        path=source.names[i],
         verdict=verdict[i],
         rule=rule[i],
         label=run.fitted.classes[int(head.scores[i].argmax())],
@@ -71,9 +81,10 @@ def score(
 
 def _draw(run, source, batches, sums, task, overlays: pathlib.Path) -> None:
   with tempfile.TemporaryDirectory() as made:
-    task.draw(pathlib.Path(made), run, source, batches, [])
-    for name, image in zip(source.names, sums):
-      drawn = (pathlib.Path(made) / name).with_suffix('.png')
+    named = dataclasses.replace(source, names=tuple(f'{i}.png' for i in range(len(source))))
+    task.draw(pathlib.Path(made), run, named, batches, [])
+    for name, image in zip(named.names, sums):
+      drawn = pathlib.Path(made) / name
       if drawn.exists():
         overlays.mkdir(parents=True, exist_ok=True)
         partial = overlays / f'{image}.partial'

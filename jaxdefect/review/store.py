@@ -231,6 +231,11 @@ class Store:
     """How many pictures await a verdict."""
     return self._db.execute('SELECT count(*) FROM queue').fetchone()[0]
 
+  def model_of(self, image: str) -> int | None:
+    """Number of the model by which a picture waits in the queue; None where it does not wait."""
+    row = self._db.execute('SELECT model FROM queue WHERE image = ?', (image,)).fetchone()
+    return None if row is None else row['model']
+
   def image(self, image: str) -> Prediction | None:
     """The last prediction of a picture; None where there is no such picture."""
     row = self._db.execute(

@@ -89,6 +89,8 @@ def test_a_morning(run, tmp_path, capsys, monkeypatch):
   with review.open_store(run, who='anna') as store:
     number, directory = store.live()
     assert number == 2
+    # What still waits was scored again.
+    assert {store.model_of(one.prediction.image) for one in store.queue()} == {2}
     split = experiment.read_split(
       pathlib.Path(directory), experiment.read_config(pathlib.Path(directory))
     )[1]
