@@ -150,10 +150,10 @@ _NOTE = (
   'Magnetic tiles: a group is the pictures of one tile, 50 pictures are some eight tiles (fewer '
   'where the next tile does not fit; without data sets of under three tiles of a kind). Features: '
   'ResNet-18 to layer 3, MobileNetV2 whole, ResNet-50 V2 to stage 3; 224 x 224 pixels (steel '
-  '160 x 160). Source P says that k-fold is less stable than leave-one-out. Of the folds alone that '
-  'holds: another draw of them moves it, and leave-one-out has no draw. Of the answer it does not: '
-  'from data set to data set k-fold varies no more, and it is less biased. Which 50 pictures there '
-  'are matters more than how they are divided.'
+  '160 x 160). Source P says that k-fold is less stable than leave-one-out. Of the folds alone '
+  'that holds: another draw of them moves it, and leave-one-out has no draw. Of the answer it does '
+  'not: from data set to data set k-fold varies no more, and it is less biased. Which 50 pictures '
+  'there are matters more than how they are divided.'
 )
 
 
