@@ -40,6 +40,7 @@ def make(
   augmentation: dict[str, Any] | None = None,
   supervised: dict[str, Any] | None = None,
   anomaly: dict[str, Any] | None = None,
+  dtype: Any = jnp.float32,
   axis_name: str | None = None,
 ) -> Method:
   """Makes the two methods and the rule between them.
@@ -55,6 +56,7 @@ def make(
     supervised: ``name`` of a method that gives ``ClassScores``, and its other settings; None is the
       classifier.
     anomaly: likewise of a method that takes no steps and gives ``AnomalyMaps``; None is PatchCore.
+    dtype: compute type of both networks.
     axis_name: the device axis, for the supervised part.
 
   Returns:
@@ -68,7 +70,7 @@ def make(
   """
   if min_confirmed < 1:
     raise ValueError(f'min_confirmed is {min_confirmed}; it can be 1 or more')
-  shared = {'backbone': backbone, 'stages': stages, 'width': width}
+  shared = {'backbone': backbone, 'stages': stages, 'width': width, 'dtype': dtype}
   settings = {'name': 'classifier', **(supervised or {})}
   head = methods.load(settings.pop('name'))(
     optimizer=optimizer,

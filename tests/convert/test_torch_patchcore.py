@@ -118,7 +118,8 @@ def test_the_hybrid_decides_the_same(min_confirmed, tmp_path):
 
 
 def test_what_cannot_be_converted_says_so():
-  for name, settings in (('patchcore', PATCHCORE), ('hybrid', {})):
+  beside = {'anomaly': {'name': 'patchcore', **PATCHCORE}}
+  for name, settings in (('patchcore', PATCHCORE), ('hybrid', beside)):
     method = methods.load(name)(**SHARED, **settings)
     empty = dataclasses.replace(fitted_of(patchcore(), ('good', 'defect'), [0, 0]), memory=None)
     with pytest.raises(ValueError, match=f'{name} has no bank yet'):
