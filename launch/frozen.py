@@ -26,15 +26,20 @@ def pooled(config: ConfigDict) -> tuple[Callable[[jax.Array], jax.Array], str]:
   pretrained, name = experiment.load_pretrained(config)
   if pretrained is None:
     raise ValueError('pretrained.weights names no file; features need pretrained weights')
-  network = models.backbone(config.method.backbone, stages=config.method.stages)
-  variables = {kind: tree['backbone'] for kind, tree in pretrained.items()}
+  return describer(config, {kind: tree['backbone'] for kind, tree in pretrained.items()}), name
+
+
+def describer(config: ConfigDict, variables: Any) -> Callable[[jax.Array], jax.Array]:
+  """Compiled: the last map of the backbone with these variables, averaged over its places."""
+  settings = {name: config.method[name] for name in ('stages', 'width') if name in config.method}
+  network = models.backbone(config.method.backbone, **settings)
 
   @jax.jit
   def describe(image: jax.Array) -> jax.Array:
     pixels = normalize_pixels(image, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     return models.global_average_pool(network.apply(variables, pixels)[-1])
 
-  return describe, name
+  return describe
 
 
 def features(

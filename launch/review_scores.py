@@ -7,17 +7,15 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxdefect import data, models
+from jaxdefect import data
 from jaxdefect.contracts import RULES, VERDICTS, ClassScores, Fitted, Verdicts
 from jaxdefect.data import decode, split_record
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.evaluate import thresholds
-from jaxdefect.ops import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
 from jaxdefect.review import Prediction, ranking
-from launch import experiment, tasks
+from launch import experiment, frozen, tasks
 
 
 def score(
@@ -126,15 +124,7 @@ def _pooled(config: Any, fitted: Fitted) -> Any:
   variables = {'params': params['backbone']}
   if 'backbone' in state.get('batch_stats', {}):
     variables['batch_stats'] = state['batch_stats']['backbone']
-  settings = {k: config.method[k] for k in ('stages', 'width') if k in config.method}
-  network = models.backbone(config.method.backbone, **settings)
-
-  @jax.jit
-  def describe(image: jax.Array) -> jax.Array:
-    pixels = normalize_pixels(image, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    return models.global_average_pool(network.apply(variables, pixels)[-1])
-
-  return describe
+  return frozen.describer(config, variables)
 
 
 def _described(describe: Any, batches: Iterable[Any]) -> np.ndarray:

@@ -223,8 +223,8 @@ def good_only(
   good = source.class_number(GOOD)
   drawing = Drawing(source, seed, groups)
   number = source.counts(classes=[GOOD])[0]
-  wanted = rounded(np.array([train, validation]) * number).tolist()
-  room: dict[str, int] = dict(zip(('train', 'validation'), wanted))
+  room = _room(number, train, validation)
+  wanted = list(room.values())
   parts: dict[str, list[int]] = {'train': [], 'validation': [], 'test': []}
   pure, mixed = [], []
   for members in drawing.whole_groups():
@@ -289,8 +289,7 @@ def few_defects(
   drawing = Drawing(source, seed, groups)
   good = source.class_number(GOOD)
   number = source.counts(classes=[GOOD])[0]
-  wanted = rounded(np.array([train, validation]) * number).tolist()
-  room: dict[str, int] = dict(zip(('train', 'validation'), wanted))
+  room = _room(number, train, validation)
   parts: dict[str, list[int]] = {'train': [], 'validation': []}
   for members in drawing.whole_groups():
     fits = [part for part in room if len(members) <= room[part]]
@@ -312,3 +311,9 @@ def few_defects(
   settings = {'train': train, 'per_class': per_class, 'validation': validation}
   settings['max_test'] = max_test
   return drawing.split('few_defects', settings, parts['train'], parts['validation'], test)
+
+
+def _room(number: int, train: float, validation: float) -> dict[str, int]:
+  """How many of so many good images each part has room for."""
+  wanted = rounded(np.array([train, validation]) * number).tolist()
+  return dict(zip(('train', 'validation'), wanted))

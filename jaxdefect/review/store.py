@@ -209,22 +209,13 @@ class Store:
     Returns:
       The page, read off an index without looking at the rest.
     """
-    where, values = '', ()
-    if after is not None:
-      # Row values: one range of the index.
-      where = 'WHERE (queue.missed, queue.priority, queue.image) < (?, ?, ?)'
-      values = (int(after[0]), after[1], after[2])
-    rows = self._db.execute(_QUEUE.format(where=where), (*values, limit))
+    rows = self._db.execute(*_page(limit, after))
     return [Queued(_prediction(row), bool(row['missed'])) for row in rows]
 
   def queue_plan(self, *, after: tuple[bool, float, str] | None = None) -> list[str]:
     """How SQLite reads a page of the queue, for those who want to know that it does not scan."""
-    where = ''
-    values: tuple[Any, ...] = ()
-    if after is not None:
-      where = 'WHERE (queue.missed, queue.priority, queue.image) < (?, ?, ?)'
-      values = (int(after[0]), after[1], after[2])
-    rows = self._db.execute('EXPLAIN QUERY PLAN ' + _QUEUE.format(where=where), (*values, 50))
+    statement, values = _page(1, after)
+    rows = self._db.execute(f'EXPLAIN QUERY PLAN {statement}', values)
     return [row['detail'] for row in rows]
 
   def waiting(self) -> int:
@@ -343,6 +334,14 @@ _VERDICTS = (
   'verdicts.reviewer, verdicts.at, verdicts.undone FROM verdicts '
   'JOIN images ON images.sum = verdicts.image {where}'
 )
+
+
+def _page(limit: int, after: tuple[bool, float, str] | None) -> tuple[str, tuple[Any, ...]]:
+  """The statement of a page of the queue, and its values; a row value is one range of the index."""
+  if after is None:
+    return _QUEUE.format(where=''), (limit,)
+  where = 'WHERE (queue.missed, queue.priority, queue.image) < (?, ?, ?)'
+  return _QUEUE.format(where=where), (int(after[0]), after[1], after[2], limit)
 
 
 def _prediction(row: sqlite3.Row) -> Prediction:

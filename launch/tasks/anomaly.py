@@ -124,7 +124,7 @@ def _draw(made, fitted, seen, predictions, row: int, heat: np.ndarray) -> anomal
   p = thresholds.p_values(np.float32([score]), np.asarray(stored['scores']))[0]
   return anomaly_figures.DrawnMap(
     image=overlays.as_rgb(picture),
-    overlay=_overlay(picture, heat, stored) if heat.size > 1 else None,
+    overlay=calibrated_overlay(picture, heat, stored) if heat.size > 1 else None,
     title=f'score {score:.4g}',
     reason=f'threshold {float(stored["threshold"]):.4g}, p = {p:.2g}'
     + (f', {kind}' if (kind := _kind(made.source, place)) else ''),
@@ -136,7 +136,8 @@ def _kind(source: Any, place: int) -> str:
   return source.annotations['kind'][place] if 'kind' in source.annotations else ''
 
 
-def _overlay(picture: np.ndarray, heat: np.ndarray, stored: dict) -> np.ndarray:
+def calibrated_overlay(picture: np.ndarray, heat: np.ndarray, stored: dict) -> np.ndarray:
+  """A map over its picture, on the one colour scale of the run."""
   floor, ceiling = (float(stored[end]) for end in ('map_floor', 'map_ceiling'))
   return anomaly_figures.overlay(picture, heat, floor=floor, ceiling=ceiling)
 
@@ -240,7 +241,7 @@ def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[d
       return  # the method does not say where
     for row in np.flatnonzero(batch['valid']):
       place = int(batch['index'][row])
-      picture = _overlay(source.read(place), maps[row], run.fitted.calibration)
+      picture = calibrated_overlay(source.read(place), maps[row], run.fitted.calibration)
       target = (folder / source.names[place]).with_suffix('.png')
       raw = (folder.parent / 'maps' / source.names[place]).with_suffix('.npy')
       for path in (target, raw):

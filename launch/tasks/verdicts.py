@@ -10,6 +10,7 @@ from jaxdefect.contracts import RULES, VERDICTS, AnomalyMaps, Verdicts
 from jaxdefect.evaluate import anomaly, thresholds, verdicts
 from jaxdefect.explain import anomaly_figures, overlays
 from jaxdefect.explain.anomaly_sections import Gallery
+from launch.tasks import anomaly as anomaly_task
 
 EVALUATOR = verdicts
 HEADLINES = ('rejected', 'asked', 'miss_rate', 'false_reject_rate', 'false_review_rate')
@@ -110,7 +111,7 @@ def _draw(source, fitted, predictions, labels, row, place, heat) -> anomaly_figu
   by = RULES[int(predictions.rule[row])]
   return anomaly_figures.DrawnMap(
     image=overlays.as_rgb(picture),
-    overlay=_overlay(picture, heat, stored) if heat.size > 1 else None,
+    overlay=anomaly_task.calibrated_overlay(picture, heat, stored) if heat.size > 1 else None,
     title=f'{VERDICTS[int(predictions.verdict[row])]}, by rule: {by}',
     reason=(
       f'{fitted.classes[int(labels[row])]}; the head says {named}; anomaly score '
@@ -118,11 +119,6 @@ def _draw(source, fitted, predictions, labels, row, place, heat) -> anomaly_figu
     ),
     name=source.names[place],
   )
-
-
-def _overlay(picture: np.ndarray, heat: np.ndarray, stored: dict) -> np.ndarray:
-  floor, ceiling = (float(stored[end]) for end in ('map_floor', 'map_ceiling'))
-  return anomaly_figures.overlay(picture, heat, floor=floor, ceiling=ceiling)
 
 
 def warnings(result: dict[str, Any]) -> list[str]:
@@ -193,4 +189,7 @@ def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[d
       place = int(batch['index'][row])
       target = (folder / source.names[place]).with_suffix('.png')
       target.parent.mkdir(parents=True, exist_ok=True)
-      overlays.save(target, _overlay(source.read(place), maps[row], run.fitted.calibration))
+      overlays.save(
+        target,
+        anomaly_task.calibrated_overlay(source.read(place), maps[row], run.fitted.calibration),
+      )
