@@ -12,7 +12,7 @@ JOBS ?= 2
 
 train: .venv/run
 	$(BIN)/python -m launch.train --config=configs/contrastive_margin_synthetic.py --workdir=$(RUN)
-	$(BIN)/python -m launch.convert --workdir=$(RUN) --to=torch --out=$(RUN)/model.pt
+	$(BIN)/python -m launch.convert --workdir=$(RUN) --to=torch --out=$(RUN)/exported
 
 test: .venv/test lint
 	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile
@@ -33,7 +33,7 @@ lint: .venv/test
 	touch $@
 
 .venv/test: .venv/run
-	$(BIN)/pip install --quiet --editable '.[test,torch,review]'
+	$(BIN)/pip install --quiet --editable '.[test,torch,onnx,review,serve]'
 	touch $@
 
 clean:

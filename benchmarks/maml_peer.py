@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from jaxdefect.convert import torch_medetection
+from jaxdefect.convert.twins import medetection
 
 VARIANTS: dict[str, dict[str, Any]] = {
   'PyTorch': {},
@@ -29,7 +29,7 @@ class Network(nn.Module):
 
   def __init__(self, width: int, features: int):
     super().__init__()
-    self.body = torch_medetection.Conv4(
+    self.body = medetection.Conv4(
       3, width, 4, None, 32, lambda channels: nn.BatchNorm2d(channels, track_running_stats=False)
     )
     self.fc = nn.Linear(features, 1)

@@ -7,14 +7,14 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.ours import CLASSES, images
-from jaxdefect.convert import torch_backbones
+from jaxdefect.convert import twins
 
 
 def network(name: str) -> nn.Module:
   """A torchvision-shaped network with a classifier."""
   if name == 'mobilenet_v2':
-    return torch_backbones.MobileNetV2(num_classes=CLASSES)
-  return torch_backbones.ResNet(int(name.removeprefix('resnet')), num_classes=CLASSES)
+    return twins.MobileNetV2(num_classes=CLASSES)
+  return twins.ResNet(int(name.removeprefix('resnet')), num_classes=CLASSES)
 
 
 def train_step(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 RESULTS = pathlib.Path(__file__).parent / 'results'
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'numpy')
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'onnxruntime', 'numpy')
 
 
 def take_turns(
@@ -32,8 +32,9 @@ def take_turns(
     before: name -> what to do right before that contender's clock starts.
 
   Returns:
-    name -> wall seconds ``median``, ``quartile_1``, ``quartile_3``, ``least``, and
-    ``cpu_median``, the processor seconds of all threads (waiting in a spin loop counts).
+    name -> wall seconds ``median``, ``quartile_1``, ``quartile_3``, ``least``,
+    ``percentile_95``, ``percentile_99``, and ``cpu_median``, the processor seconds of all threads
+    (waiting in a spin loop counts).
   """
   for call in contenders.values():
     for _ in range(warmup):
@@ -54,6 +55,8 @@ def take_turns(
       'quartile_1': float(np.quantile(values, 0.25)),
       'quartile_3': float(np.quantile(values, 0.75)),
       'least': float(np.min(values)),
+      'percentile_95': float(np.quantile(values, 0.95)),
+      'percentile_99': float(np.quantile(values, 0.99)),
       'cpu_median': float(np.median(cpu[name])),
       'rounds': len(values),
     }

@@ -3,10 +3,12 @@
 Everything that can be wrong with the user's input is found here, before a file is written.
 """
 
+import functools
 import inspect
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +19,7 @@ from jaxdefect.contracts import DataSpec, Fitted, Method, References
 from jaxdefect.data import batching, box_splits, episodes, hold_out, leakage, splits
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.evaluate import thresholds
+from jaxdefect.explain import gradcam
 from jaxdefect.train import parallel
 
 _NOT_FOR_SOURCE = ('name', 'image_size', 'interpolation', 'max_boxes', 'hold_out')
@@ -125,21 +128,22 @@ def make_method(config: ConfigDict, *, steps: int, axis_name: str | None = None)
 def load_pretrained(config: ConfigDict) -> tuple[Any, str]:
   """Loads the start weights of ``config.pretrained``; ``(None, 'random')`` where none are named.
 
-  A folder is a finished run, whose backbone is taken.
+  A folder is a finished run, or what ``launch.convert`` made of one; its backbone is taken.
   """
   settings = config.pretrained
   if not settings.weights:
     return None, 'random'
-  if pathlib.Path(settings.weights).is_dir():
-    return _backbone_of_run(pathlib.Path(settings.weights), config)
+  folder = pathlib.Path(settings.weights)
+  exported = (folder / 'model.json').is_file()
+  if folder.is_dir() and not exported:
+    return _backbone_of_run(folder, config)
   from jaxdefect.convert import weights_from_torch
 
-  loaded = weights_from_torch.load(
-    settings.weights,
-    backbone=config.method.backbone,
-    stages=settings.stages,
-    weights_dir=settings.dir or None,
-  )
+  wanted = {'backbone': config.method.backbone, 'stages': settings.stages}
+  if exported:
+    loaded = weights_from_torch.load_exported(folder, **wanted)
+  else:
+    loaded = weights_from_torch.load(settings.weights, weights_dir=settings.dir or None, **wanted)
   # A method without the setting never moves them.
   settable = 'update_statistics' in inspect.signature(methods.load(config.method.name)).parameters
   if loaded.folded and config.method.get('update_statistics', settable):
@@ -369,6 +373,34 @@ class Finished(NamedTuple):
   method: Method
   fitted: Fitted
   directory: pathlib.Path
+
+  def predict(self, batch: Any) -> Any:
+    """The predictions of a batch; compiled once for each shape."""
+    return _compiled(self.method.predict)(self.fitted, batch)
+
+  def evidence(self, batch: Any) -> jax.Array | None:
+    """[N, h, w] what speaks for the predicted class; None where the method shows nothing."""
+    if self.method.activations is None:
+      return None
+    return _explained(self.method.activations)(self.fitted, batch)[1]
+
+  @property
+  def evidence_ceiling(self) -> float:
+    """The end of the run's one colour scale for evidence."""
+    path = self.directory / 'evidence.json'
+    if not path.exists():
+      raise ValueError(f'{path} does not exist: the run has not finished')
+    return float(json.loads(path.read_text())['ceiling'])
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(predict: Callable[..., Any]) -> Callable[..., Any]:
+  return jax.jit(predict)
+
+
+@functools.lru_cache(maxsize=8)
+def _explained(activations: Callable[..., Any]) -> Callable[..., Any]:
+  return jax.jit(functools.partial(gradcam.gradcam, activations, contrast=True))
 
 
 def read_run(directory: pathlib.Path, *, false_alarm_rate: float | None = None) -> Finished:

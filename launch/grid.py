@@ -20,8 +20,8 @@ class Cell(NamedTuple):
       references per class, 'boxes': the classes that a detector's run held back are added from a
       few boxes, 'target': what learned to learn adapts to shares of its target, 'evidence', 'views'
       and 'trained': heads on features, or networks, learn from many small data sets, and what is
-      said of them is checked, or 'readiness' and 'loop': a line is simulated; None scores the
-      run's test part.
+      said of them is checked, 'readiness' and 'loop': a line is simulated, or 'parity': the run is
+      converted; None scores the run's test part.
   """
 
   row: str

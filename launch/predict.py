@@ -1,5 +1,8 @@
 """Inspects a folder of pictures: python -m launch.predict --workdir=RUN --images=DIR --out=DIR.
 
+--model=EXPORT in the place of --workdir runs what launch.convert wrote: a folder (by PyTorch) or an
+ONNX file (by onnxruntime).
+
 Writes OUT/predictions.csv, OUT/predictions.json and, per picture, OUT/overlays/<name>.png: the
 evidence for the predicted class on the run's one colour scale, the boxes that a detector found, or
 the map of an anomaly method (and OUT/maps/<name>.npy, its raw values). --nooverlays leaves them
@@ -14,11 +17,13 @@ import shutil
 from absl import flags
 
 from jaxdefect import data
-from launch import command, experiment, tasks
+from jaxdefect.data import decode
+from launch import command, experiment, exported_run, tasks
 
 
 def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string('workdir', None, 'folder of a finished run', flag_values=values)
+  flags.DEFINE_string('model', None, 'what launch.convert wrote, instead', flag_values=values)
   flags.DEFINE_string('images', None, 'folder of pictures', flag_values=values)
   flags.DEFINE_string('out', None, 'folder to write, must not exist yet', flag_values=values)
   flags.DEFINE_bool(
@@ -28,15 +33,26 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-  command.require(values, 'workdir', 'images', 'out')
+  if (values.workdir is None) == (values.model is None):
+    raise ValueError('say either --workdir (a run) or --model (what launch.convert wrote)')
+  command.require(values, 'images', 'out')
   out = pathlib.Path(values.out)
   if out.exists():
     raise ValueError(f'{out} exists already; --out must name a new folder')
-  run = experiment.read_run(pathlib.Path(values.workdir), false_alarm_rate=values.false_alarm_rate)
-  source = data.unlabelled(dir=values.images)
+  rate = {'false_alarm_rate': values.false_alarm_rate}
+  run: experiment.Finished | exported_run.ExportedRun
+  if values.model is None:
+    run = experiment.read_run(pathlib.Path(values.workdir), **rate)
+  else:
+    run = exported_run.open_run(pathlib.Path(values.model), **rate)
+  window = tuple(run.config.data.get('sixteen_bit_range', decode.FULL_RANGE))
+  source = data.unlabelled(dir=values.images, sixteen_bit_range=window)
   data.verify(source, range(len(source)))
   batches = experiment.eval_batches(run.config, source, range(len(source)), source.classes)
-  predictions, seen = tasks.predict_all(run.method, run.fitted, batches)
+  if isinstance(run, exported_run.ExportedRun):
+    predictions, seen = run.predict_pictures(source)
+  else:
+    predictions, seen = tasks.predict_all(run.method, run.fitted, batches)
   task = tasks.of(predictions)
   rows = task.table(run, predictions, seen, source)
   # Everything is written beside and moved in one step, so that OUT is whole or absent.

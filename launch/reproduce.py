@@ -27,6 +27,7 @@ from launch import (
   experiment,
   loop_evidence,
   parameters_page,
+  parity_tables,
   results_page,
   review_tables,
   tables,
@@ -75,6 +76,8 @@ def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
   result = _train(config, seed, directory)
   if cell.shots == 'boxes':
     result = {**result, **_from_boxes(directory)}
+  elif cell.shots == 'parity':
+    result = {**result, **parity_tables.of_cell(directory, cell.metric)}
   elif cell.shots == 'target':
     result = {**result, **_from_target(directory)}
   elif cell.shots is not None:
@@ -216,7 +219,7 @@ def _run_table(name: str, values: flags.FlagValues) -> None:
       report.write_json(path, result)
       docs = pathlib.Path(values.docs)
       (docs / 'results.md').write_text(results_page.render(docs / 'results'))
-      figure = result['metrics'][cell.metric]
+      figure = result['metrics'].get(cell.metric, result['metrics'].get('jax/figure'))
       print(f'{name} {cell.row}, {cell.column}, seed {seed}: {100 * figure:.2f} %', flush=True)
   if table.figure:
     _draw(name, pathlib.Path(values.docs) / 'results')

@@ -5,6 +5,7 @@ from launch import (
   detection_tables,
   evidence_tables,
   meta_tables,
+  parity_tables,
   review_tables,
 )
 from launch.grid import Cell, Table
@@ -127,4 +128,4 @@ TABLES: dict[str, Table] = {
 }
 
 TABLES |= detection_tables.TABLES | meta_tables.TABLES | anomaly_tables.TABLES
-TABLES |= evidence_tables.TABLES | review_tables.TABLES
+TABLES |= evidence_tables.TABLES | review_tables.TABLES | parity_tables.TABLES

@@ -24,6 +24,7 @@ ALLOWED = {
   'explain': _BASE | {'data', 'train', 'evaluate'},
   'review': _BASE | {'data', 'evaluate'},
   'convert': {'contracts', 'models'},
+  'serve': {'data'},
 }
 GRAB_BAGS = {'util', 'utils', 'common', 'helper', 'helpers', 'misc', 'core'}
 TORCH_ROOMS = {'convert'}

@@ -13,7 +13,7 @@ from PIL import Image
 from jaxdefect import methods, optim
 from jaxdefect.data import sources
 from jaxdefect.data.sources import mixedwm38, neu, xsdd
-from launch import experiment, train
+from launch import convert, experiment, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 NAMES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != '__init__')
@@ -160,6 +160,14 @@ MAKERS = {
 }
 
 
+# Method -> the config whose smoke run is converted: the first that has it.
+CONVERTED = {load(name).get_config().method.name: name for name in reversed(NAMES)}
+
+
+def test_every_method_is_converted():
+  assert CONVERTED.keys() == set(methods.names())
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_smoke_run(name, tmp_path):
   config = load(name).get_config('smoke')
@@ -183,3 +191,18 @@ def test_smoke_run(name, tmp_path):
     assert (directory / file).stat().st_size > 0, file
   # A finished run is not trained again.
   assert train.train_seeds(config, directory, progress=False) == written
+  if CONVERTED.get(config.method.name) == name:
+    _converts(directory, tmp_path / 'exported')
+
+
+def _converts(directory: pathlib.Path, out: pathlib.Path) -> None:
+  """The run says the same in PyTorch and ONNX, from the files of its own pictures."""
+  found = convert.convert(directory, out)
+  assert found == json.loads((out / 'parity.json').read_text())
+  assert found['pixels'] == 0
+  for target in ('torch', 'onnx'):
+    side = found[target]
+    assert side['n'] > 0
+    assert side['metrics'] == pytest.approx(side['metrics_in_jax'], abs=1e-3)
+    assert {name: v for name, v in side['differences'].items() if v > 1e-4} in ({}, {'boxes'})
+    assert side['differences'].get('boxes', 0) < 0.05

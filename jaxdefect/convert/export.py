@@ -1,85 +1,174 @@
-"""Writes a fitted method as a PyTorch file that loads without JAX."""
+"""From what a fitted method deploys to its PyTorch twin, and to a folder that stands alone.
 
+``deploy`` gives ``(family, arguments, arrays)``: the name of a twin, its JSON-able arguments, and
+``{'params': tree, 'batch_stats': tree, 'memory': {name: array}}``; those of a hybrid are of its two
+parts, by name.
+"""
+
+import hashlib
+import json
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import safetensors.torch
 import torch
 
-from jaxdefect.convert import torch_modules, torch_params
+from jaxdefect.convert import standalone, torch_params, twins
+
+EXAMPLE = '''"""python example.py PICTURE ...; needs torch, and Pillow to decode pictures."""
+import sys
+
+import torch
+from PIL import Image
+
+from model import load
+
+model = load('.')
+for name in sys.argv[1:]:
+  picture = Image.open(name).convert('RGB')
+  pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+  with torch.inference_mode():
+    said = model(pixels.reshape(1, picture.height, picture.width, 3))
+  print(name, {k: v[0].tolist() for k, v in zip(model.outputs, said) if k != 'maps'}, model.classes)
+'''
+
+
+class Deployment(NamedTuple):
+  """What a method deploys, with all that a line needs besides."""
+
+  family: str
+  arguments: dict[str, Any]
+  arrays: Mapping[str, Any]
+
+
+def complete(
+  deployed: tuple[str, Mapping[str, Any], Mapping[str, Any]],
+  *,
+  image_size: tuple[int, int],
+  interpolation: str = 'bilinear',
+  calibration: Mapping[str, Any] | None = None,
+) -> Deployment:
+  """Adds what no method knows: how pictures reach the network, and what is too anomalous.
+
+  Args:
+    deployed: what ``Method.deploy`` returns.
+    image_size: (height, width) of the network's images.
+    interpolation: ``'bilinear'`` or ``'nearest'``.
+    calibration: of the ``Fitted``: ``threshold``, and ``scores`` of good parts; or None.
+
+  Returns:
+    The ``Deployment``.
+  """
+  family, arguments, arrays = deployed
+  arguments = {
+    **arguments,
+    'image_size': [int(side) for side in image_size],
+    'interpolation': interpolation,
+  }
+  if calibration is None:
+    return Deployment(family, arguments, arrays)
+  own = {'threshold': float(calibration['threshold'])}
+  scores = {'good_scores': np.asarray(calibration['scores'], np.float32)}
+  if family == 'hybrid':
+    arguments['anomaly'] = {**arguments['anomaly'], **own}
+    part = arrays['anomaly']
+    part = {**part, 'memory': {**part['memory'], **scores}}
+    return Deployment(family, arguments, {**arrays, 'anomaly': part})
+  if issubclass(twins.FAMILIES[family], twins.Inspector):
+    memory = {**arrays.get('memory', {}), **scores}
+    return Deployment(family, {**arguments, **own}, {**arrays, 'memory': memory})
+  return Deployment(family, arguments, arrays)
 
 
 def to_torch(family: str, arguments: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
-  """Builds the PyTorch twin of a fitted method; the arguments are what ``deploy`` returns.
+  """Builds the PyTorch twin of a fitted method.
 
   Args:
-    family: of ``torch_modules.FAMILIES``.
-    arguments: JSON-able arguments of the family.
-    arrays: ``params`` and ``batch_stats``; for a recogniser also ``memory`` with unit
-      ``embeddings`` [M, D] and int ``labels`` [M]; for MeDetection also ``references``, uint8
-      [R, H, W, 3], for PatchCore ``bank`` [M, D], and for a hybrid those of both parts.
+    family: of ``twins.FAMILIES``.
+    arguments: of ``twins.make``, but for the shapes of the memory, which follow from ``arrays``.
+    arrays: see the top of this file.
 
   Returns:
     The module in evaluation mode, its weights loaded strictly.
 
   Raises:
-    ValueError: the arrays do not fit the arguments.
+    ValueError: the arrays do not fit the arguments, or something is missing that ``adapt`` makes.
   """
-  module, _ = _build(family, arguments, arrays)
-  return module
+  return _build(family, arguments, arrays)[0]
 
 
 def write(
-  path: str | pathlib.Path,
+  directory: str | pathlib.Path,
   family: str,
   arguments: Mapping[str, Any],
   arrays: Mapping[str, Any],
   *,
-  check: Callable[[Any], Any] | None = None,
+  details: Mapping[str, Any] | None = None,
+  add: Callable[[pathlib.Path, Any, dict[str, Any]], None] | None = None,
 ) -> None:
-  """Writes ``{'family', 'arguments', 'state_dict', 'version'}``, whole or not at all.
+  """Writes a model's folder, whole or not at all; an export that is there already is replaced.
+
+  ``model.py`` (torch alone), ``model.safetensors``, ``model.json`` and ``example.py``.
 
   Args:
-    path: the file to write; one that exists is replaced.
+    directory: the folder to write; its parent must exist.
     family: as in ``to_torch``.
     arguments: as in ``to_torch``.
     arrays: as in ``to_torch``.
-    check: called with the module as loaded from the finished file, before the file gets its
-      name. If it raises, no file is left.
+    details: further entries of ``model.json``.
+    add: called with the unfinished folder, the module as loaded from it and its description, before
+      the folder gets its name: checks it, and adds files. If it raises, nothing is left.
 
   Raises:
-    ValueError: the arrays do not fit the arguments, or the folder does not exist.
+    ValueError: the arrays do not fit the arguments, or the folder cannot be written.
   """
-  path = pathlib.Path(path)
-  if not path.parent.is_dir():
-    raise ValueError(f'cannot write {path}: there is no folder {path.parent}')
-  if path.is_dir():
-    raise ValueError(f'cannot write {path}: it is a folder')
+  directory = pathlib.Path(directory)
+  if not directory.parent.is_dir():
+    raise ValueError(f'cannot write {directory}: there is no folder {directory.parent}')
+  if directory.exists() and not (directory / 'model.json').is_file():
+    raise ValueError(f'cannot write {directory}: it is there already, and is no exported model')
   module, arguments = _build(family, arguments, arrays)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')  # same folder, so the rename is atomic
+  partial = directory.with_name(f'.{directory.name}.{os.getpid()}')  # beside it: one rename
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir()
   try:
-    torch.save(
-      {
-        'family': family,
-        'arguments': arguments,
-        'state_dict': dict(module.state_dict()),
-        'version': torch_modules.FORMAT_VERSION,
+    weights = partial / 'model.safetensors'
+    state = {key: value.contiguous() for key, value in module.state_dict().items()}
+    safetensors.torch.save_file(state, weights)
+    weights.chmod(0o644)  # it comes as 0600
+    described = {
+      'format': twins.FORMAT,
+      'family': family,
+      'arguments': arguments,
+      'outputs': list(module.outputs),
+      'classes': list(module.classes),
+      **(details or {}),
+      'weights': {
+        'file': weights.name,
+        'sha256': hashlib.sha256(weights.read_bytes()).hexdigest(),
       },
-      temporary,
-    )
-    if check is not None:
-      check(torch_modules.load(temporary))
-    os.replace(temporary, path)
+    }
+    (partial / 'model.json').write_text(json.dumps(described, indent=1) + '\n', encoding='utf-8')
+    (partial / 'model.py').write_text(standalone.source(module), encoding='utf-8')
+    (partial / 'example.py').write_text(EXAMPLE, encoding='utf-8')
+    if add is not None:
+      add(partial, twins.load(partial), described)
+    if directory.exists():
+      shutil.rmtree(directory)
+    os.replace(partial, directory)
   finally:
-    temporary.unlink(missing_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
-def _build(family: str, arguments: Mapping[str, Any], arrays: Mapping[str, Any]):
-  arguments = dict(arguments)
-  state = _state(family, arguments, arrays)
-  module = torch_modules.make(family, arguments)
+def _build(
+  family: str, arguments: Mapping[str, Any], arrays: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+  arguments, state = _with_shapes(family, dict(arguments), arrays)
+  module = twins.make(family, arguments)
   tensors = {k: torch.from_numpy(np.array(v)) for k, v in state.items()}  # copies: ours are frozen
   try:
     module.load_state_dict(tensors)
@@ -89,64 +178,18 @@ def _build(family: str, arguments: Mapping[str, Any], arrays: Mapping[str, Any])
   return module, arguments
 
 
-def _state(
+def _with_shapes(
   family: str, arguments: dict[str, Any], arrays: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-  """The weights by PyTorch's names; adds to the arguments what follows from the arrays."""
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """Arguments with the shapes of the memory, and the weights by PyTorch's names."""
   if family == 'hybrid':
     state = {}
     for name in ('supervised', 'anomaly'):
       part = dict(arguments[name])
-      own = _state(part['family'], part, arrays[name])
+      arguments[name], own = _with_shapes(part['family'], part, arrays[name])
       state |= {f'{name}.{key}': value for key, value in own.items()}
-      arguments[name] = part
-    return state
+    return arguments, state
   state = torch_params.to_state_dict({k: arrays.get(k, {}) for k in torch_params.COLLECTIONS})
-  if family == 'recogniser':
-    references, labels = _references(arguments, arrays.get('memory'))
-    state['references'], state['reference_labels'] = references, labels
-    arguments['num_references'] = len(labels)
-  elif family == 'medetection':
-    state['references'] = references = _reference_images(arguments, arrays.get('references'))
-    arguments |= {'num_references': len(references), 'image_size': list(references.shape[1:3])}
-  elif family == 'patchcore':
-    state['bank'] = np.asarray(arrays['bank'], np.float32)
-    arguments['num_patches'] = len(state['bank'])
-  return state
-
-
-def _references(
-  arguments: Mapping[str, Any], memory: Mapping[str, Any] | None
-) -> tuple[np.ndarray, np.ndarray]:
-  if memory is None:
-    raise ValueError('a recogniser without references cannot be exported: call adapt first')
-  embeddings, labels = np.asarray(memory['embeddings']), np.asarray(memory['labels'], np.int64)
-  if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
-    raise ValueError(
-      f'memory must hold embeddings [M, D] and labels [M], came as {embeddings.shape} '
-      f'and {labels.shape}'
-    )
-  present = set(labels.tolist())
-  if present != set(range(arguments['num_classes'])):
-    raise ValueError(
-      f'every one of the {arguments["num_classes"]} classes needs a reference; '
-      f'the labels are {sorted(present)}'
-    )
-  return embeddings, labels
-
-
-def _reference_images(arguments: Mapping[str, Any], images: Any) -> np.ndarray:
-  if images is None:
-    raise ValueError('MeDetection without reference images cannot be exported: call adapt first')
-  images = np.asarray(images)
-  if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-    raise ValueError(
-      f'references must be uint8 [R, H, W, 3], came as {images.dtype} {list(images.shape)}'
-    )
-  size = arguments.get('image_size')
-  if size is not None and tuple(size) != images.shape[1:3]:
-    raise ValueError(
-      f'references are {images.shape[1]} x {images.shape[2]} pixels, '
-      f'image_size is {size[0]} x {size[1]}'
-    )
-  return images
+  memory = {name: np.asarray(value) for name, value in (arrays.get('memory') or {}).items()}
+  shapes = {name: [value.dtype.name, list(value.shape)] for name, value in memory.items()}
+  return {**arguments, 'memory': shapes}, {**state, **memory}

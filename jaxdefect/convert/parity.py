@@ -1,86 +1,148 @@
 """Does the exported model say the same?
 
-Shape legend: N images, H x W pixels, K classes.
+Shape legend: N images, D detections.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-import torch
 
-from jaxdefect.contracts import Batch
+from jaxdefect.contracts import AnomalyMaps, ClassScores, Detections, Verdicts
 
 TOLERANCE = 1e-4
+PIXELS = 0.05  # that two boxes may lie apart
 
 
 class Parity(NamedTuple):
   """How two implementations compare on the same images.
 
   Attributes:
-    largest: largest difference of any number, of those above 1 as a share.
+    differences: the largest difference of every number, by the name of what is compared: of
+      scores as a share of their size, of the corners of boxes in pixels.
     equal: images for which both decide the same.
     n: images compared.
   """
 
-  largest: float
+  differences: dict[str, float]
   equal: int
   n: int
 
+  @property
+  def largest(self) -> float:
+    """The largest difference of any score."""
+    return float(np.max([v for k, v in self.differences.items() if k != 'boxes']))
 
-def compare(
-  predict: Callable[[Batch], Any],
-  module: Any,
-  batches: Iterable[Batch],
-  *,
-  tolerance: float = TOLERANCE,
-) -> Parity:
-  """Runs both on the same images, padding left out.
+  def failure(self, *, tolerance: float = TOLERANCE, pixels: float = PIXELS) -> str | None:
+    """One sentence where it is too large, or not a number."""
+    for name, value in self.differences.items():
+      allowed = pixels if name == 'boxes' else tolerance
+      if not value <= allowed:
+        unit = ' pixels' if name == 'boxes' else ''
+        return (
+          f'the {name} of the exported model differ from ours by {value:.3g}{unit} on {self.n} '
+          f'images; at most {allowed:.3g} is allowed'
+        )
+    return None
+
+
+def predictions(said: Mapping[str, Any]) -> Any:
+  """What an exported model returned, as our predictions; boxes are in native pixels.
 
   Args:
-    predict: batch -> our predictions: ``ClassScores``, ``AnomalyMaps`` or ``Verdicts``.
-    module: uint8 tensor [N, H, W, 3] -> the same arrays as a flat tuple; the PyTorch twin.
-    batches: host batches with ``image`` and ``valid``.
-    tolerance: largest difference that passes, of numbers up to 1; of larger ones that share.
-
-  Returns:
-    The comparison.
+    said: output -> numpy array [N, ...].
 
   Raises:
-    ValueError: a difference above ``tolerance`` or not finite, or there is no image.
+    ValueError: outputs that belong to none of them.
   """
-  largest, equal, n = 0.0, 0, 0
-  for batch in batches:
-    keep = np.asarray(batch['valid'])
-    if not keep.any():
-      continue
-    image = np.asarray(batch['image'])[keep]
-    with torch.inference_mode():
-      theirs = [np.asarray(t) for t in module(torch.from_numpy(np.array(image)))]
-    ours = [np.asarray(x)[keep] for x in jax.tree.leaves(predict(batch))]
-    for mine, other in zip(ours, theirs, strict=True):
-      if mine.shape != other.shape:
-        raise ValueError(f'the exported model gives {other.shape} scores, ours {mine.shape}')
-      apart = np.abs(mine - other) / np.maximum(np.abs(mine), 1)
-      largest = float(np.maximum(largest, apart.max()))  # keeps a NaN
-    equal += int((_decided(ours) == _decided(theirs)).sum())
-    n += len(image)
-  if not n:
-    raise ValueError('there is no image to compare the exported model on')
-  if not largest <= tolerance:
-    raise ValueError(
-      f'the exported model differs from ours by {largest:.3g} on {n} images; '
-      f'at most {tolerance:.3g} is allowed'
+  if 'verdict' in said:
+    return Verdicts(
+      said['verdict'],
+      said['rule'],
+      ClassScores(said['scores'], said['probabilities']),
+      AnomalyMaps(said['anomaly'], said['maps']),
     )
-  return Parity(largest, equal, n)
+  if 'boxes' in said:
+    return Detections(*(said[name] for name in Detections._fields))
+  if 'probabilities' in said:
+    return ClassScores(said['scores'], said['probabilities'])
+  if 'maps' in said:
+    return AnomalyMaps(said['scores'], said['maps'])
+  raise ValueError(f'the model returns {", ".join(said)}, which are no predictions of ours')
 
 
-def _decided(outputs: Sequence[np.ndarray]) -> np.ndarray:
-  """[N] class of scores [N, K], verdict [N], or where the map of an anomaly method peaks."""
-  first = outputs[0]
-  if first.ndim > 1:
-    return first.argmax(-1)
-  if np.issubdtype(first.dtype, np.integer):
-    return first
-  return outputs[1].reshape(len(first), -1).argmax(-1)
+def compare(ours: Any, theirs: Any) -> Parity:
+  """Compares predictions on the same images.
+
+  A difference is a share of the number that differs, or of the root mean square of its kind where
+  the number is smaller than that.
+
+  Args:
+    ours: ``ClassScores``, ``AnomalyMaps``, ``Verdicts`` or ``Detections`` of numpy arrays.
+    theirs: the same of the other implementation.
+
+  Returns:
+    The ``Parity``; of detections, those count that both found.
+
+  Raises:
+    ValueError: they are of different shapes.
+  """
+  if isinstance(ours, Detections):
+    return _compare_boxes(ours, theirs)
+  mine, other = dict(_numbers(ours)), dict(_numbers(theirs))
+  differences = {}
+  for name, value in mine.items():
+    if value.shape != other[name].shape:
+      raise ValueError(
+        f'the exported model gives {name} of shape {other[name].shape}, ours has {value.shape}'
+      )
+    differences[name] = _difference(value, other[name])
+  same = _decided(ours) == _decided(theirs)
+  return Parity(differences, int(same.sum()), len(same))
+
+
+def _difference(mine: np.ndarray, other: np.ndarray) -> float:
+  mine, other = mine.astype(np.float64), other.astype(np.float64)
+  size = np.sqrt(np.mean(mine**2)) if mine.size else 0.0
+  apart = np.abs(mine - other) / np.maximum(np.abs(mine), max(size, 1e-12))
+  return float(apart.max(initial=0.0))  # a NaN stays
+
+
+def _numbers(said: Any) -> list[tuple[str, np.ndarray]]:
+  if isinstance(said, Verdicts):
+    maps: Any = said.anomaly
+    return [*_numbers(said.head), ('anomaly', maps.scores), ('maps', maps.maps)]
+  return [(name, np.asarray(getattr(said, name))) for name in said._fields]
+
+
+def _decided(said: Any) -> np.ndarray:
+  """[N] class, verdict, or where the map of an anomaly method peaks."""
+  if isinstance(said, Verdicts):
+    return np.asarray(said.verdict) * 10 + np.asarray(said.rule)
+  if isinstance(said, ClassScores):
+    return np.asarray(said.scores).argmax(-1)
+  return np.asarray(said.maps).reshape(len(said.maps), -1).argmax(-1)
+
+
+def _compare_boxes(ours: Detections, theirs: Detections) -> Parity:
+  """Pairs boxes of a class by falling score; what only one side found is a difference of 1."""
+  boxes, scores, equal = 0.0, 0.0, 0
+  for row in range(len(ours.valid)):
+    mine, other = (_rows(side, row) for side in (ours, theirs))
+    left = list(range(len(other[0])))
+    lost = len(mine[0]) != len(left)
+    for box, score, label in zip(*mine):
+      apart = [np.abs(other[0][i] - box).max() if other[2][i] == label else np.inf for i in left]
+      if not apart or min(apart) > 1.0:  # another object
+        lost = True
+        continue
+      nearest = left.pop(int(np.argmin(apart)))
+      boxes = max(boxes, min(apart))
+      scores = max(scores, abs(float(other[1][nearest]) - float(score)))
+    equal += not lost
+  return Parity({'boxes': float(boxes), 'scores': scores}, equal, len(ours.valid))
+
+
+def _rows(side: Any, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  keep = np.asarray(side.valid[row], bool)
+  return side.boxes[row][keep], side.scores[row][keep], side.labels[row][keep]

@@ -20,7 +20,7 @@ SUFFIXES = ('.safetensors', *TORCH_SUFFIXES)
 _WRAPPERS = ('state_dict', 'model')
 
 
-def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+def read(path: str | pathlib.Path, *, only: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
   """Reads a weight file, with half-precision arrays raised to float32.
 
   Counters (``num_batches_tracked``) are left out; a prefix ``module.`` on every key
@@ -28,6 +28,7 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
   Args:
     path: a file that ends in one of ``SUFFIXES``.
+    only: what keys must begin with, where not all are wanted.
 
   Returns:
     Key -> array, in the file's order and with the file's axes; floats are float32.
@@ -49,8 +50,10 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   if state and all(key.startswith('module.') for key in state):
     state = {key.removeprefix('module.'): value for key, value in state.items()}
   state = {k: v for k, v in state.items() if not k.endswith('num_batches_tracked')}
+  if only:
+    state = {key: value for key, value in state.items() if key.startswith(only)}
   if not state:
-    raise ValueError(f'{path} holds no weights')
+    raise ValueError(f'{path} holds no weights' + (f' below {" or ".join(only)}' if only else ''))
   return {key: _as_float32(path, key, value) for key, value in state.items()}
 
 

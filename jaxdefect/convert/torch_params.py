@@ -12,6 +12,9 @@ here          there          axes
 ``mean``      ``running_mean`` [C], from ``batch_stats``
 ``var``       ``running_var``  [C], from ``batch_stats``
 ============= ============== =====================================
+
+The kernel of a transposed convolution from I to O channels is here that of the convolution from O
+to I which it transposes, [H,W,O,I]; the table's rule makes PyTorch's [I,O,H,W] of it.
 """
 
 from collections.abc import Iterator, Mapping

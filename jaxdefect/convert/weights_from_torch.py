@@ -81,11 +81,46 @@ def load(
       TensorFlow network; one sentence naming the file, the key, what came and what is allowed.
     ModuleNotFoundError: a PyTorch file, and torch is not installed.
   """
-  template = _template(backbone, stages)
   path = find(path_or_name, weights_dir=weights_dir)
   if backbone in timm_efficientnet.BACKBONES:
     timm_efficientnet.refuse_tensorflow(path)
-  state = state_dicts.read(path)
+  return _fitted_in(path, state_dicts.read(path), backbone, stages)
+
+
+def load_exported(
+  folder: str | pathlib.Path, *, backbone: str, stages: int | None = None
+) -> Pretrained:
+  """The backbone of a model that ``launch.convert`` wrote, back in our layout.
+
+  Args:
+    folder: of the model; of a hybrid, its supervised part is taken.
+    backbone: a name of ``models.backbone``.
+    stages: the part to load, as in ``load``.
+
+  Returns:
+    A ``Pretrained``.
+
+  Raises:
+    ValueError: the folder holds no such weights, or they do not fit.
+  """
+  path = pathlib.Path(folder) / 'model.safetensors'
+  if not path.is_file():
+    raise ValueError(f'{folder} holds no exported weights: there is no {path.name} in it')
+  prefixes = ('backbone.', 'supervised.backbone.')
+  state = {
+    key.removeprefix(prefix): value
+    for key, value in state_dicts.read(path, only=prefixes).items()
+    for prefix in prefixes
+    if key.startswith(prefix)
+  }
+  return _fitted_in(path, state, backbone, stages)
+
+
+def _fitted_in(
+  path: pathlib.Path, state: dict[str, np.ndarray], backbone: str, stages: int | None
+) -> Pretrained:
+  """A state dict, checked against a backbone, in our layout."""
+  template = _template(backbone, stages)
   names = _Names(backbone, tuple(state))
   wanted = names.of(template)
   known = names.of(_template(backbone, None)).keys() | set(names.head)

@@ -31,10 +31,7 @@ SUFFIXES = (
 
 FULL_RANGE = (0, 65535)
 
-_INTERPOLATION = {
-  'bilinear': Image.Resampling.BILINEAR,
-  'nearest': Image.Resampling.NEAREST,
-}
+_INTERPOLATION = ('bilinear', 'nearest')
 
 # What Pillow and the libraries under it are known to raise on damaged files.
 _DAMAGE = (
@@ -146,7 +143,12 @@ def resize(
   """Brings an image to the network's size; a gray one is repeated to three channels.
 
   ``'bilinear'`` is Pillow's: with antialias when it shrinks (the triangle filter is widened by
-  the scale). ``'nearest'`` keeps the levels of maps as they are.
+  the scale), along the width first, whatever the version (Pillow 13 turned the order round for
+  some shapes, and pixels are rounded in between). ``'nearest'`` keeps the levels of maps as they
+  are: pixel i of n comes from pixel floor((i + 1/2) m / n) of m.
+
+  This is the one definition of a picture at the network's size: what is exported does the same to
+  the last bit (``convert.twins.resampling``).
 
   Args:
     image: uint8 [H, W, C], C in {1, 3}.
@@ -167,11 +169,21 @@ def resize(
       f'An image must be uint8 [H, W, 1 or 3], got {image.dtype} {list(image.shape)}.'
     )
   height, width = image_size
-  region = image.shape[:2] if region is None else region
-  if not image.shape[:2] == (height, width) == tuple(region):
+  seen = image.shape[:2] if region is None else region
+  if interpolation == 'nearest':
+    rows, columns = (
+      np.minimum((np.arange(want) + 0.5) * (float(np.float32(shown)) / want), have - 1).astype(int)
+      for want, shown, have in zip(image_size, seen, image.shape)
+    )
+    image = image[rows][:, columns]
+  else:
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    shown = (0.0, 0.0, float(region[1]), float(region[0]))
-    image = np.asarray(picture.resize((width, height), _INTERPOLATION[interpolation], shown))
+    for size, shown in (
+      ((width, picture.height), (0.0, 0.0, float(seen[1]), float(picture.height))),
+      ((width, height), (0.0, 0.0, float(width), float(seen[0]))),
+    ):
+      picture = picture.resize(size, Image.Resampling.BILINEAR, shown)
+    image = np.asarray(picture)
     image = image[..., None] if image.ndim == 2 else image
   return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image  # [h, w, 3]
 

@@ -231,6 +231,10 @@ def make(
     return class_scores(fitted, vectors), maps
 
   def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
+    if fitted.memory is None:
+      raise ValueError(
+        'contrastive_margin has no references yet: call adapt before it is converted'
+      )
     arguments = {
       'backbone': backbone,
       'stages': stages,
@@ -246,7 +250,10 @@ def make(
     arrays = {
       'params': _network_params(fitted.params),
       'batch_stats': fitted.model_state['batch_stats'],
-      'memory': fitted.memory,
+      'memory': {
+        'references': np.asarray(fitted.memory['embeddings']),
+        'reference_labels': np.asarray(fitted.memory['labels'], np.int64),
+      },
     }
     return 'recogniser', arguments, arrays
 

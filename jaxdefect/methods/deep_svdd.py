@@ -193,7 +193,27 @@ def make(
     scores = squared_distances(z, fitted.model_state['center'])
     return AnomalyMaps(scores=scores, maps=scores[:, None, None])
 
-  return Method(init, prepare, step, adapt, predict)
+  def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
+    center = np.asarray(fitted.model_state['center'])
+    if not center.any():
+      raise ValueError(
+        'deep_svdd has no centre: prepare must run before the first step, and before it is '
+        'converted.'
+      )
+    arguments = {
+      **{'backbone': backbone, 'stages': stages, 'width': width},
+      **{'channels': list(channels), 'kernel_size': kernel_size, 'embedding': embedding},
+      'flattened': fitted.params['encoder']['embedding']['kernel'].shape[0],
+      **{'classes': list(fitted.classes), 'mean': list(mean), 'std': list(std)},
+    }
+    arrays = {
+      'params': fitted.params,
+      'batch_stats': fitted.model_state['batch_stats'],
+      'memory': {'center': center},
+    }
+    return 'deep_svdd', arguments, arrays
+
+  return Method(init, prepare, step, adapt, predict, deploy=deploy)
 
 
 def squared_distances(z: jax.Array, center: jax.Array) -> jax.Array:

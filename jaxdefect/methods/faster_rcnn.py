@@ -151,33 +151,24 @@ def make(
       raise ValueError(f'{argument} is {value!r}; it can be {", ".join(allowed)}')
   prototypical = classifier == 'prototype'
 
+  trunk: dict[str, Any] = {'stages': stages, 'width': width}
+  trunk |= {'deformable': deformable, 'deformable_from': deformable_from}
+  layout: dict[str, Any] = {
+    **{'neck': neck, 'neck_channels': neck_channels, 'first_stage': first_stage},
+    **{'extra_levels': extra_levels, 'box_head': box_head, 'head_width': head_width, 'norm': norm},
+    **{'anchor_sizes': tuple(anchor_sizes), 'anchor_ratios': tuple(anchor_ratios)},
+  }
+
   def network(num_classes: int) -> models.Detector:
+    fixed = {'frozen_stages': frozen_stages, 'update_statistics': update_statistics}
+    types: dict[str, Any] = {'dtype': dtype, 'axis_name': axis_name}
     return models.detector(
       num_classes,
-      backbone=models.backbone(
-        backbone,
-        stages=stages,
-        width=width,
-        frozen_stages=frozen_stages,
-        update_statistics=update_statistics,
-        deformable=deformable,
-        deformable_from=deformable_from,
-        dtype=dtype,
-        axis_name=axis_name,
-      ),
-      neck=neck,
-      neck_channels=neck_channels,
-      first_stage=first_stage,
-      extra_levels=extra_levels,
-      anchor_sizes=anchor_sizes,
-      anchor_ratios=anchor_ratios,
-      box_head=box_head,
-      head_width=head_width,
-      norm=norm,
+      backbone=models.backbone(backbone, **trunk, **fixed, **types),
       embedding=embedding if prototypical else None,
       background=background == 'linear',
-      dtype=dtype,
-      axis_name=axis_name,
+      **layout,
+      **types,
     )
 
   frozen = network(1).frozen
@@ -223,9 +214,8 @@ def make(
   def init(key: jax.Array, spec: DataSpec, pretrained: Any = None) -> State:
     key_network, key_prototypes = jax.random.split(key)
     num_classes = len(spec.classes)
-    variables = network(num_classes).init(
-      key_network, jnp.zeros((1, *spec.batch['image'].shape[1:]), jnp.float32)
-    )
+    blank = jnp.zeros((1, *spec.batch['image'].shape[1:]), jnp.float32)
+    variables = network(num_classes).init(key_network, blank)
     variables = {name: variables[name] for name in ('params', 'batch_stats')}
     if pretrained is not None:
       variables = models.merge_pretrained(variables, pretrained)
@@ -248,8 +238,9 @@ def make(
       )
       size = jnp.full_like(size, jnp.float32(image.shape[1:3]))  # the picture may lie anywhere
     module, variables = model(params, model_state)
+    learn: dict[str, Any] = {'train': True, 'mutable': ['batch_stats']}
     pyramid, updated = module.apply(
-      variables, pixels(image), train=True, valid=valid, method='pyramid', mutable=['batch_stats']
+      variables, pixels(image), valid=valid, method='pyramid', **learn
     )
     anchors = jax.vmap(functools.partial(ops.anchor_targets, num=rpn_samples), (0, None, 0, 0))(
       example_keys(key_anchor, batch['index']), pyramid.anchors, boxes, box_valid
@@ -265,13 +256,7 @@ def make(
     )
     counted = target.valid & valid[:, None]
     (described, box_deltas), updated = module.apply(
-      {**variables, **updated},
-      pyramid,
-      target.boxes,
-      train=True,
-      valid=counted,
-      method='regions',
-      mutable=['batch_stats'],
+      {**variables, **updated}, pyramid, target.boxes, valid=counted, method='regions', **learn
     )
     logits = class_logits(described, model_state)
     weights = None
@@ -283,11 +268,10 @@ def make(
 
     new_state = {**model_state, **updated}
     if prototypical:
+      vectors = jax.lax.stop_gradient(described[..., :embedding]).reshape(-1, embedding)
       new_state['prototypes'] = losses.update_prototypes(
         model_state['prototypes'],
-        losses.unit_vectors(
-          jax.lax.stop_gradient(described[..., :embedding]).reshape(-1, embedding)
-        ),
+        losses.unit_vectors(vectors),
         target.label.reshape(-1),
         momentum=prototype_momentum,
         valid=counted.reshape(-1),
@@ -396,4 +380,20 @@ def make(
     module, variables = model(fitted.params, fitted.model_state)
     return models.sampling_offsets(module, variables, pixels(batch['image']), layer)
 
-  return Method(init, prepare, step, adapt, predict, sampling=sampling if deformable else None)
+  def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
+    arguments = {
+      **{'backbone': backbone, **trunk, **layout, 'classifier': classifier},
+      **{'embedding': embedding, 'temperature': temperature, 'background': background},
+      **{'proposals_before': proposals_before, 'proposals': proposals},
+      **{'score_threshold': score_threshold, 'nms_threshold': nms_threshold},
+      **{'max_detections': max_detections, 'classes': list(fitted.classes)},
+      **{'mean': list(mean), 'std': list(std)},
+    }
+    state = fitted.model_state
+    memory = {name: state[name] for name in ('prototypes', 'discriminants') if name in state}
+    arrays = {'params': fitted.params, 'batch_stats': state['batch_stats'], 'memory': memory}
+    return 'faster_rcnn', arguments, arrays
+
+  return Method(
+    init, prepare, step, adapt, predict, deploy=deploy, sampling=sampling if deformable else None
+  )

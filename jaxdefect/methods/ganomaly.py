@@ -208,7 +208,17 @@ def make(
       maps=smooth_map(error, size=(x.shape[1], x.shape[2]), sigma=sigma),
     )
 
-  return Method(init, prepare, step, adapt, predict)
+  def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
+    params = fitted.params['generator']
+    arguments = {
+      **{'latent': latent, 'width': width, 'sigma': sigma},
+      'halvings': sum(name.startswith('up.') for name in params['decoder']),
+      **{'classes': list(fitted.classes), 'mean': list(mean), 'std': list(std)},
+    }
+    statistics = fitted.model_state['batch_stats']['generator']
+    return 'ganomaly', arguments, {'params': params, 'batch_stats': statistics}
+
+  return Method(init, prepare, step, adapt, predict, deploy=deploy)
 
 
 def mean_square(difference: jax.Array) -> jax.Array:

@@ -156,8 +156,6 @@ def make(
     if fitted.memory is None:
       raise ValueError('hybrid has no bank yet: call adapt before it is converted')
     parts = {name: _part(fitted, name) for name in _PARTS}
-    # The threshold belongs to the anomaly method, which is calibrated as a part of the whole.
-    parts['anomaly'] = dataclasses.replace(parts['anomaly'], calibration=fitted.calibration)
     told = {}
     for name, method in zip(_PARTS, (head, beside)):
       if method.deploy is None:

@@ -358,6 +358,8 @@ def make(
     return class_scores(seen.logit), seen.feature_map
 
   def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
+    if fitted.memory is None:
+      raise ValueError('medetection has no reference images yet: call adapt before it is converted')
     arguments = {
       **architecture,
       'classes': list(fitted.classes),
@@ -367,7 +369,7 @@ def make(
     arrays = {
       'params': network_params(fitted.params),
       'batch_stats': fitted.model_state['batch_stats'],
-      'references': fitted.memory['references'],
+      'memory': {'references': np.asarray(fitted.memory['references'])},
     }
     return 'medetection', arguments, arrays
 

@@ -172,4 +172,21 @@ def make(
     scores = distances.mean(1)
     return AnomalyMaps(scores=scores, maps=scores[:, None, None])
 
-  return Method(init, prepare, step, adapt, predict)
+  def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
+    if fitted.memory is None:
+      raise ValueError(
+        'nearest_neighbor knows no good part yet: call adapt before it is converted.'
+      )
+    arguments = {
+      **{'backbone': backbone, 'stages': stages, 'width': width, 'neighbours': neighbours},
+      **{'classes': list(fitted.classes), 'mean': list(mean), 'std': list(std)},
+    }
+    arrays = {
+      # Without the projection, which only training uses.
+      'params': {'backbone': fitted.params['backbone']},
+      'batch_stats': {'backbone': fitted.model_state['batch_stats']['backbone']},
+      'memory': {'embeddings': np.asarray(fitted.memory['embeddings'])},
+    }
+    return 'nearest_neighbor', arguments, arrays
+
+  return Method(init, prepare, step, adapt, predict, deploy=deploy)

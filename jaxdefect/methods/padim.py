@@ -29,6 +29,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -156,7 +157,26 @@ def make(
     maps = smooth_map(maps, size=batch['image'].shape[1:3], sigma=sigma)
     return AnomalyMaps(scores=maps.max((1, 2)), maps=maps)
 
-  return Method(init, prepare, step, adapt, predict)
+  def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
+    if fitted.memory is None:
+      raise ValueError('padim knows no good part yet: call adapt before it is converted.')
+    arguments = {
+      **{'backbone': backbone, 'stages': max(layers), 'width': width},
+      **{'layers': list(layers), 'sigma': sigma},
+      **{'classes': list(fitted.classes), 'mean': list(mean), 'std': list(std)},
+    }
+    arrays = {
+      'params': fitted.params,
+      'batch_stats': fitted.model_state['batch_stats'],
+      'memory': {
+        'dims': np.asarray(fitted.memory['dims'], np.int64),
+        'gaussian_mean': np.asarray(fitted.memory['mean']),
+        'whitening': np.asarray(fitted.memory['whitening']),
+      },
+    }
+    return 'padim', arguments, arrays
+
+  return Method(init, prepare, step, adapt, predict, deploy=deploy)
 
 
 def choose(key: jax.Array, features: int, kept: int) -> jax.Array:

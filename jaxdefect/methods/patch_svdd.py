@@ -47,6 +47,10 @@ from jaxdefect.data.good_parts import good_parts
 from jaxdefect.models.patch_encoder import POSITIONS, STRIDE, PatchEncoder, PositionClassifier
 from jaxdefect.ops import IMAGENET_MEAN, IMAGENET_STD, nearest_neighbors, normalize_pixels
 
+# Embeddings saturate at -1 and 1, and distances are a thousandth of their length: which of some
+# candidates is the nearest is settled by distances that are computed as differences.
+_CANDIDATES = 4
+
 SCALES: tuple[str, ...] = ('large', 'small')
 # The eight sides of a patch, row by row.
 SIDES = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)])
@@ -210,12 +214,30 @@ def make(
     product = jnp.ones((n, height, width), jnp.float32)
     for scale, grid in embed(fitted, batch['image']).items():
       bank = fitted.memory[scale]
-      away, _ = nearest_neighbors(grid.reshape(-1, features), bank, chunk=chunk)
-      away = away.reshape(grid.shape[:3])  # [N, r, c]
+      away, _ = nearest_neighbors(
+        grid.reshape(-1, features), bank, k=min(_CANDIDATES, len(bank)), chunk=chunk
+      )
+      away = away[:, 0].reshape(grid.shape[:3])  # [N, r, c]
       product *= covering_mean(away, (height, width), size=sizes[scale], stride=stride_of[scale])
     return AnomalyMaps(scores=product.max((1, 2)), maps=product)
 
-  return Method(init, prepare, step, adapt, predict)
+  def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
+    if fitted.memory is None:
+      raise ValueError(
+        'patch_svdd has no patches of good parts yet: call adapt before it is converted'
+      )
+    arguments = {
+      **{'patch_size': patch_size, 'strides': list(strides)},
+      **{'features': features, 'width': width},
+      **{'classes': list(fitted.classes), 'mean': list(mean), 'std': list(std)},
+    }
+    arrays = {
+      'params': {'encoder': fitted.params['encoder']},
+      'memory': {f'bank_{scale}': fitted.memory[scale] for scale in SCALES},
+    }
+    return 'patch_svdd', arguments, arrays
+
+  return Method(init, prepare, step, adapt, predict, deploy=deploy)
 
 
 def jittered_pair(key: jax.Array, sides: tuple[int, int], size: int) -> jax.Array:

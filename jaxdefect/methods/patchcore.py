@@ -206,15 +206,17 @@ def make(
   def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
     if fitted.memory is None:
       raise ValueError('patchcore has no bank yet: call adapt before it is converted')
-    calibration = fitted.calibration
     arguments = {
       **{'backbone': backbone, 'stages': trunk_stages, 'width': width},
       **{'layers': list(layers), 'neighbourhood': neighbourhood, 'reweight': reweight},
       **{'neighbours': neighbours, 'sigma': sigma},
-      'threshold': None if calibration is None else float(calibration['threshold']),
       **{'classes': list(fitted.classes), 'mean': list(mean), 'std': list(std)},
     }
-    return 'patchcore', arguments, {**variables_of(fitted), 'bank': fitted.memory['bank']}
+    return (
+      'patchcore',
+      arguments,
+      {**variables_of(fitted), 'memory': {'bank': fitted.memory['bank']}},
+    )
 
   return Method(init, prepare, step, adapt, predict, deploy=deploy)
 

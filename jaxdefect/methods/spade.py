@@ -101,9 +101,10 @@ def make(
     raise ValueError(f'images and places must be 1 or more, got {images} and {places}.')
   if score not in ('images', 'map'):
     raise ValueError(f"score must be 'images' or 'map', got {score!r}.")
+  trunk_stages = max(layers) if stages is None else stages
   trunk = models.backbone(
     backbone,
-    stages=max(layers) if stages is None else stages,
+    stages=trunk_stages,
     width=width,
     update_statistics=False,
     dtype=dtype,
@@ -175,7 +176,28 @@ def make(
     scores = distances.mean(1) if score == 'images' else found.max((1, 2))
     return AnomalyMaps(scores=scores, maps=found)
 
-  return Method(init, prepare, step, adapt, predict)
+  def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
+    if fitted.memory is None:
+      raise ValueError('spade knows no good part yet: call adapt before it is converted.')
+    arguments = {
+      **{'backbone': backbone, 'stages': trunk_stages, 'width': width, 'layers': list(layers)},
+      **{'images': images, 'places': places, 'score': score, 'sigma': sigma},
+      **{'classes': list(fitted.classes), 'mean': list(mean), 'std': list(std)},
+    }
+    known = np.asarray(fitted.memory['places'])
+    if known.dtype != np.float16:
+      known = known.astype(np.float32)  # bfloat16 is no type of NumPy's
+    arrays = {
+      'params': fitted.params,
+      'batch_stats': fitted.model_state['batch_stats'],
+      'memory': {
+        'gallery_features': np.asarray(fitted.memory['features']),
+        'gallery_places': known,
+      },
+    }
+    return 'spade', arguments, arrays
+
+  return Method(init, prepare, step, adapt, predict, deploy=deploy)
 
 
 def check_grid(gallery: tuple[int, ...], maps: tuple[int, ...]) -> None:

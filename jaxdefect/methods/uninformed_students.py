@@ -319,7 +319,24 @@ def make(
     maps = smooth_map(cells, size=batch['image'].shape[1:3], sigma=sigma)
     return AnomalyMaps(scores=maps.max((1, 2)), maps=maps)
 
-  return Method(init, prepare, step, adapt, predict)
+  def deploy(fitted: Fitted) -> tuple[str, dict, dict]:
+    if fitted.memory is None:
+      raise ValueError(
+        'uninformed_students has seen no good parts yet: call adapt before it is converted'
+      )
+    usual = Moments(**{name: fitted.memory[name] for name in Moments._fields})
+    arguments = {
+      **{'fields': sorted(fields), 'students': students, 'features': features},
+      **{'channels': channels, 'stride': stride, 'sigma': sigma},
+      **{'classes': list(fitted.classes), 'mean': list(mean), 'std': list(std)},
+    }
+    memory = {'usual': usual.mean, 'spread': deviation(usual)}  # [L, 2]
+    for name in ('descriptor_mean', 'descriptor_sd'):  # [L, D]
+      memory[name] = np.stack([np.asarray(fitted.model_state[name][net]) for net in networks])
+    params = {name: fitted.params[name] for name in ('teacher', 'students')}
+    return 'uninformed_students', arguments, {'params': params, 'memory': memory}
+
+  return Method(init, prepare, step, adapt, predict, deploy=deploy)
 
 
 def random_window(key: jax.Array, image: jax.Array, *, size: int) -> jax.Array:

@@ -3,7 +3,7 @@
 Shape legend: N images, R references, H x W pixels, h x w cells of the map, C channels.
 
 Joining the path of a parameter with dots gives the key of its PyTorch twin
-(``convert.torch_medetection``), but for the last word: ``stem.conv.0``, ``body.attention.0.conv1``,
+(``convert.twins.medetection``), but for the last word: ``stem.conv.0``, ``body.attention.0.conv1``,
 ``fc``. With ``stem='vgg'`` there are 1.84 M parameters, as in the authors' code.
 
 Reference:

@@ -11,6 +11,7 @@ A task names its ``EVALUATOR`` (whose ``READS`` says which predictions it takes)
 - ``warnings(result)``: what the reader of a report must not overlook,
 - ``table(run, predictions, seen, source)``: the rows of predictions.json, one per picture,
 - ``flat(rows, classes)``: the same as lines of predictions.csv, the header first,
+- ``overlay(run, picture, predictions, row)``: the only prediction drawn into its picture, or None,
 - ``draw(folder, run, source, batches, rows)``: one PNG per picture,
 - where predictions are large, ``reduce(predictions)``: what the functions above need of them.
 """
@@ -20,7 +21,9 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
-from jaxdefect.contracts import Batch, Fitted, Method
+import numpy as np
+
+from jaxdefect.contracts import Batch, Detections, Fitted, Method
 from jaxdefect.evaluate import runner
 from launch.tasks import anomaly, detection, recognition, verdicts
 
@@ -50,6 +53,20 @@ def _reduced(predict: Callable) -> Callable:
     return predictions if reduce is None else reduce(predictions)
 
   return reduced
+
+
+def in_native_pixels(predictions: Any, seen: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+  """Predictions and columns with boxes in pixels of the files, not of the network's images."""
+  if not isinstance(predictions, Detections):
+    return predictions, seen
+  scale = np.asarray(seen['scale'])
+  seen = {
+    **seen,
+    'boxes': seen['boxes'] / scale[:, None, None],
+    'size': seen['size'] / scale[:, None],
+    'scale': np.ones_like(scale),
+  }
+  return predictions._replace(boxes=predictions.boxes / scale[:, None, None]), seen
 
 
 # The metrics that a run prints, of whatever task.

@@ -231,12 +231,19 @@ def flat(rows: list[dict], classes: tuple[str, ...]) -> list[list]:
   return [columns, *([row[name] for name in columns] for row in rows)]
 
 
+def overlay(run: Any, picture: np.ndarray, predictions: Any, row: dict) -> np.ndarray | None:
+  """The map of the only prediction over its picture, where the method says where."""
+  del row
+  if predictions.maps[0].size == 1:
+    return None
+  return calibrated_overlay(picture, np.asarray(predictions.maps[0]), run.fitted.calibration)
+
+
 def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[dict]) -> None:
   """The map over each picture on the run's one colour scale, and beside ``folder`` the raw maps."""
   del rows
-  predict = jax.jit(run.method.predict)
   for batch in batches:
-    maps = np.asarray(predict(run.fitted, batch).maps)
+    maps = np.asarray(run.predict(batch).maps)
     if maps[0].size == 1:
       return  # the method does not say where
     for row in np.flatnonzero(batch['valid']):

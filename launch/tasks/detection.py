@@ -129,19 +129,25 @@ def warnings(result: dict[str, Any]) -> list[str]:
   return found + result['notes']
 
 
+def overlay(run: Any, picture: np.ndarray, predictions: Any, row: dict) -> np.ndarray:
+  """The boxes of a row in its picture."""
+  del predictions
+  shown = [one for one in row['detections'] if one['score'] >= SHOWN_SCORE]
+  return detections.draw(
+    picture,
+    np.array([one['box'] for one in shown]).reshape(-1, 4),
+    np.array([run.fitted.classes.index(one['class']) for one in shown], int),
+    np.array([one['score'] for one in shown]),
+    run.fitted.classes,
+  )
+
+
 def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[dict]) -> None:
   """The boxes that were found, one PNG per picture."""
   del batches
   place = {name: i for i, name in enumerate(source.names)}
   for row in rows:
-    shown = [one for one in row['detections'] if one['score'] >= SHOWN_SCORE]
-    picture = detections.draw(
-      source.read(place[row['image']]),
-      np.array([one['box'] for one in shown]).reshape(-1, 4),
-      np.array([run.fitted.classes.index(one['class']) for one in shown], int),
-      np.array([one['score'] for one in shown]),
-      run.fitted.classes,
-    )
+    picture = overlay(run, source.read(place[row['image']]), None, row)
     target = (folder / row['image']).with_suffix('.png')
     target.parent.mkdir(parents=True, exist_ok=True)
     overlays.save(target, picture)

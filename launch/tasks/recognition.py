@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxdefect.contracts import AnomalyMaps
+from jaxdefect.data import decode
 from jaxdefect.evaluate import anomaly, classification, linear_probe, localisation, runner
 from jaxdefect.explain import gradcam, mistakes, overlays, plots
 from launch import experiment
@@ -146,21 +147,29 @@ def flat(rows: list[dict], classes: tuple[str, ...]) -> list[list]:
   return lines
 
 
+def overlay(run: Any, picture: np.ndarray, predictions: Any, row: dict) -> np.ndarray | None:
+  """The evidence of the only prediction over its picture, where the model shows any."""
+  del predictions, row
+  size = tuple(run.config.data.image_size)
+  image = decode.resize(picture, size, interpolation=run.config.data.interpolation)
+  maps = run.evidence({'image': image[None]})
+  if maps is None:
+    return None
+  return overlays.overlay(picture, np.asarray(maps[0]), ceiling=run.evidence_ceiling)
+
+
 def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[dict]) -> None:
   """The evidence for the predicted class, one PNG per picture, on the run's one colour scale."""
   del rows
-  if run.method.activations is None:
-    return
-  path = run.directory / 'evidence.json'
-  if not path.exists():
-    raise ValueError(f'{path} does not exist: the run has not finished')
-  ceiling = float(json.loads(path.read_text())['ceiling'])
-  explain = jax.jit(functools.partial(gradcam.gradcam, run.method.activations, contrast=True))
   for batch in batches:
-    _, maps = explain(run.fitted, batch)
+    maps = run.evidence(batch)
+    if maps is None:
+      return
     for row in np.flatnonzero(batch['valid']):
       place = int(batch['index'][row])
-      picture = overlays.overlay(source.read(place), np.asarray(maps[row]), ceiling=ceiling)
+      picture = overlays.overlay(
+        source.read(place), np.asarray(maps[row]), ceiling=run.evidence_ceiling
+      )
       target = (folder / source.names[place]).with_suffix('.png')
       target.parent.mkdir(parents=True, exist_ok=True)
       overlays.save(target, picture)

@@ -177,12 +177,16 @@ def flat(rows: list[dict], classes: tuple[str, ...]) -> list[list]:
   return [columns, *([row[name] for name in columns] for row in rows)]
 
 
+def overlay(run: Any, picture: np.ndarray, predictions: Any, row: dict) -> np.ndarray | None:
+  """The anomaly map of the only prediction over its picture."""
+  return anomaly_task.overlay(run, picture, predictions.anomaly, row)
+
+
 def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[dict]) -> None:
   """The anomaly map over each picture, on the run's one colour scale."""
   del rows
-  predict = jax.jit(run.method.predict)
   for batch in batches:
-    maps = np.asarray(predict(run.fitted, batch).anomaly.maps)
+    maps = np.asarray(run.predict(batch).anomaly.maps)
     if maps[0].size == 1:
       return  # the method does not say where
     for row in np.flatnonzero(batch['valid']):

@@ -4,10 +4,12 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 import jaxdefect
+from jaxdefect.convert import exported, parity
 
 torch = pytest.importorskip('torch')
 
@@ -66,10 +68,10 @@ import sys
 for name in ('jax', 'jaxlib', 'flax', 'optax', 'safetensors'):
   sys.modules[name] = None
 import numpy, torch
-from jaxdefect.convert import torch_modules
+from jaxdefect.convert import twins
 images = numpy.load(sys.argv[2])
 with torch.inference_mode():
-  scores, probabilities = torch_modules.load(sys.argv[1])(torch.from_numpy(images))
+  scores = twins.load(sys.argv[1])(torch.from_numpy(images))[0]
 numpy.save(sys.argv[3], scores.numpy())
 """
 
@@ -90,3 +92,21 @@ def scores_without_jax(tmp_path):
     return np.load(tmp_path / 'scores.npy')
 
   return scores
+
+
+@pytest.fixture
+def compared():
+  """Our predict, a twin and batches -> the ``Parity`` of all pictures, padding left out."""
+
+  def compare(predict, module, batches):
+    ours, pictures = [], []
+    for batch in batches:
+      said = predict(batch)
+      ours.append(jax.tree.map(lambda x, keep=batch['valid']: np.asarray(x)[keep], said))
+      pictures += list(batch['image'][batch['valid']])
+    together = jax.tree.map(lambda *parts: np.concatenate(parts), *ours)
+    module.described = {}
+    theirs = exported.run(exported.TorchModel(module), pictures)
+    return parity.compare(together, parity.predictions(theirs))
+
+  return compare

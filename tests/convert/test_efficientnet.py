@@ -13,7 +13,7 @@ from torch import nn
 
 from jaxdefect import models
 from jaxdefect.contracts import ClassScores
-from jaxdefect.convert import export, parity, torch_modules, weights_from_torch
+from jaxdefect.convert import export, twins, weights_from_torch
 from jaxdefect.ops import normalize_pixels
 
 # Stem, then (expansion, window, stride, channels, blocks) of features.1 to features.7, by hand.
@@ -173,7 +173,7 @@ def _timm_state(network):
 )
 def test_twin_is_torchvision_shaped(name, keys, parameters, shapes):
   with torch.device('meta'):
-    twin = torch_modules.EfficientNet(name.removeprefix('efficientnet_'), num_classes=1000)
+    twin = twins.EfficientNet(name.removeprefix('efficientnet_'), num_classes=1000)
     written_here = _Network(name, num_classes=1000).state_dict()
   state = twin.state_dict()
   assert len(state) == keys
@@ -204,7 +204,7 @@ def test_same_file_gives_the_same_maps_and_logits(tmp_path, network, name, stage
     np.testing.assert_allclose(
       pooled @ loaded.head['kernel'] + loaded.head['bias'], logits, rtol=0, atol=1e-4
     )
-    twin = torch_modules.EfficientNet(name.removeprefix('efficientnet_'), num_classes=7).eval()
+    twin = twins.EfficientNet(name.removeprefix('efficientnet_'), num_classes=7).eval()
     twin.load_state_dict(network(name).state_dict(), strict=True)
     with torch.inference_mode():
       torch.testing.assert_close(twin(images), logits, rtol=0, atol=1e-4)
@@ -268,7 +268,7 @@ def test_rejects_file_that_does_not_fit(tmp_path, network, spelling, backbone, d
 
 
 def test_rejects_files_of_other_networks(tmp_path, network):
-  for made in (network('efficientnet_b3'), torch_modules.MobileNetV2(num_classes=2)):
+  for made in (network('efficientnet_b3'), twins.MobileNetV2(num_classes=2)):
     torch.save(made.state_dict(), tmp_path / 'a.pth')
     sentence = (
       r"more, which efficientnet_b0 does not have: its keys are like 'features\.1\.0\.block"
@@ -277,7 +277,7 @@ def test_rejects_files_of_other_networks(tmp_path, network):
       weights_from_torch.load(tmp_path / 'a.pth', backbone='efficientnet_b0')
 
 
-def test_classifier_agrees_after_writing(tmp_path, network):
+def test_classifier_agrees_after_writing(tmp_path, network, compared):
   arguments = {
     'backbone': 'efficientnet_b0',
     'stages': 1,
@@ -301,10 +301,9 @@ def test_classifier_agrees_after_writing(tmp_path, network):
     return ClassScores(logits, jax.nn.softmax(logits))
 
   images = generator.integers(0, 256, (8, 32, 32, 3), np.uint8)
-  export.write(tmp_path / 'b.pth', 'classifier', arguments, arrays)
-  module = torch_modules.load(tmp_path / 'b.pth')
+  export.write(tmp_path / 'b', 'classifier', arguments, arrays)
   batch = {'image': images, 'valid': np.ones(8, bool)}
-  result = parity.compare(predict, module, [batch])
+  result = compared(predict, twins.load(tmp_path / 'b'), [batch])
   assert result.largest < 1e-5
   assert (result.equal, result.n) == (8, 8)
   assert predict(batch).scores.std() > 0.1

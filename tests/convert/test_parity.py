@@ -1,72 +1,80 @@
 """The comparison itself.
 
-Shape legend: N images, K classes.
+Shape legend: N images, K classes, D detections.
 """
 
 import numpy as np
 import pytest
-import torch
 
-from jaxdefect.contracts import ClassScores
+from jaxdefect.contracts import AnomalyMaps, ClassScores, Detections, Verdicts
 from jaxdefect.convert import parity
 
 _SCORES = np.array([[0.1, 0.9], [0.5, 0.5 + 2e-5], [7.0, 7.0]], np.float32)
 
 
-def _batch(valid):
-  # The first pixel of an image says which row of scores it gets.
-  image = np.zeros((3, 1, 1, 3), np.uint8)
-  image[:, 0, 0, 0] = [0, 1, 2]
-  return {'image': image, 'valid': np.array(valid)}
-
-
-def _predict(batch):
-  scores = _SCORES[batch['image'][:, 0, 0, 0]]
-  return ClassScores(scores, scores / 10)
-
-
-def _twin(offset):
-  def module(images):
-    scores = torch.from_numpy(_SCORES + np.asarray(offset, np.float32))[images[:, 0, 0, 0].long()]
-    return scores, scores / 10
-
-  return module
+def scores(offset):
+  return ClassScores(_SCORES + np.asarray(offset, np.float32), np.full((3, 2), 0.5))
 
 
 def test_value_by_hand():
-  offset = [[0, 0], [5e-5, 0], [1, 1]]
-  result = parity.compare(_predict, _twin(offset), [_batch([True, True, False])])
-  assert result.largest == pytest.approx(5e-5, abs=1e-7)
-  assert (result.equal, result.n) == (1, 2)  # the second image changed its class
+  found = parity.compare(scores(0), scores([[0, 0], [5e-5, 0], [0, 0]]))
+  rms = np.sqrt(np.mean(_SCORES.astype(float) ** 2))
+  assert found.differences['scores'] == pytest.approx(5e-5 / rms, rel=1e-2)
+  assert found.differences['probabilities'] == 0
+  assert (found.equal, found.n) == (2, 3)  # the second image changed its class
+  assert found.failure() is None
 
 
-def test_padding_is_invisible():
-  offset = [[0, 0], [0, 0], [1, 1]]  # only where valid is False
-  batches = [_batch([True, True, False]), _batch([False, False, False])]
-  assert parity.compare(_predict, _twin(offset), batches) == (0.0, 2, 2)
-
-
-@pytest.mark.parametrize(
-  ('offset', 'sentence'),
-  [
-    (np.full((3, 2), 2e-4), r'differs from ours by 0\.0002 on 3 images; at most 0\.0001'),
-    (np.full((3, 2), np.nan), 'differs from ours by nan'),
-    (np.full((3, 2), np.inf), 'differs from ours by inf'),
-  ],
-)
-def test_rejects_difference(offset, sentence):
-  with pytest.raises(ValueError, match=sentence):
-    parity.compare(_predict, _twin(offset), [_batch([True] * 3)])
-
-
-def test_rejects_no_images():
-  with pytest.raises(ValueError, match='no image to compare'):
-    parity.compare(_predict, _twin(0), [_batch([False] * 3)])
+@pytest.mark.parametrize('offset', [1e-2, np.nan, np.inf])
+def test_too_large_a_difference_fails(offset):
+  found = parity.compare(scores(0), scores(offset))
+  assert 'the scores of the exported model differ from ours' in found.failure()
+  assert 'at most 0.0001 is allowed' in found.failure()
 
 
 def test_rejects_another_number_of_classes():
-  def module(images):
-    return torch.zeros(3, 5), torch.zeros(3, 5)
+  other = ClassScores(np.zeros((3, 5)), np.zeros((3, 5)))
+  with pytest.raises(ValueError, match=r'gives scores of shape \(3, 5\), ours has \(3, 2\)'):
+    parity.compare(scores(0), other)
 
-  with pytest.raises(ValueError, match=r'gives \(3, 5\) scores, ours \(3, 2\)'):
-    parity.compare(_predict, module, [_batch([True] * 3)])
+
+def boxes(*rows):
+  """One image of (box, score, label), padded to four."""
+  missing = 4 - len(rows)
+  return Detections(
+    np.array([[row[0] for row in rows] + [[0, 0, 0, 0]] * missing], np.float32),
+    np.array([[row[1] for row in rows] + [0] * missing], np.float32),
+    np.array([[row[2] for row in rows] + [0] * missing]),
+    np.array([[True] * len(rows) + [False] * missing]),
+  )
+
+
+def test_boxes_are_paired_within_their_class():
+  ours = boxes(([0, 0, 9, 9], 0.9, 0), ([0, 0, 9, 9], 0.8, 1), ([20, 20, 30, 30], 0.7, 0))
+  same = boxes(([0, 0, 9, 9.02], 0.9, 0), ([20, 20, 30, 30], 0.7, 0), ([0, 0, 9, 9], 0.8, 1))
+  found = parity.compare(ours, same)
+  assert found.differences == pytest.approx({'boxes': 0.02, 'scores': 0}, abs=1e-5)
+  assert found.equal == found.n == 1
+  moved = parity.compare(ours, boxes(([0, 0, 9, 9.5], 0.9, 0), *_rest()))
+  assert '0.5 pixels' in moved.failure()
+  renamed = parity.compare(ours, boxes(([0, 0, 9, 9], 0.9, 1), *_rest()))
+  assert renamed.equal == 0
+  fewer = parity.compare(ours, boxes(*_rest()))
+  assert fewer.equal == 0
+
+
+def _rest():
+  return ([20, 20, 30, 30], 0.7, 0), ([0, 0, 9, 9], 0.8, 1)
+
+
+def test_outputs_become_predictions():
+  some, maps = np.zeros(2), np.zeros((2, 3, 3))
+  two = {'scores': np.zeros((2, 2)), 'probabilities': np.zeros((2, 2))}
+  assert isinstance(parity.predictions(two), ClassScores)
+  anomaly = {'scores': some, 'maps': maps, 'flagged': some, 'p_values': some}
+  assert isinstance(parity.predictions(anomaly), AnomalyMaps)
+  verdicts = {'verdict': some, 'rule': some, **two, 'anomaly': some, 'maps': maps}
+  assert isinstance(parity.predictions(verdicts), Verdicts)
+  with pytest.raises(ValueError, match='no predictions of ours'):
+    parity.predictions({'x': some})
+  assert parity.compare(parity.predictions(verdicts), parity.predictions(verdicts)).equal == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdefect import models
-from jaxdefect.convert import torch_modules, torch_params
+from jaxdefect.convert import torch_params, twins
 
 _BACKBONES = (
   'resnet10',
@@ -74,7 +74,7 @@ def test_there_and_back_is_bit_exact(name, stages):
 @pytest.mark.parametrize('name', _BACKBONES)
 def test_twin_has_the_same_keys_and_shapes(name, stages):
   state = torch_params.to_state_dict(_randomly_filled(_template(name, stages)))
-  twin = torch_modules.backbone(name, stages=stages).state_dict()
+  twin = twins.backbone(name, stages=stages).state_dict()
   shapes = {k: tuple(v.shape) for k, v in twin.items() if not k.endswith('num_batches_tracked')}
   assert {key: value.shape for key, value in state.items()} == shapes
 
@@ -116,6 +116,6 @@ def test_rejects_what_pytorch_cannot_name(variables, sentence):
 def test_slim_network_has_the_same_keys_and_shapes():
   template = _template('resnet10', width=16)
   state = torch_params.to_state_dict(_randomly_filled(template))
-  twin = torch_modules.backbone('resnet10', width=16).state_dict()
+  twin = twins.backbone('resnet10', width=16).state_dict()
   shapes = {k: tuple(v.shape) for k, v in twin.items() if not k.endswith('num_batches_tracked')}
   assert shapes == {k: v.shape for k, v in state.items()}

@@ -8,13 +8,13 @@ import pytest
 import safetensors.numpy
 import torch
 
-from jaxdefect.convert import torch_modules, weights_from_torch
+from jaxdefect.convert import twins, weights_from_torch
 
 
 @pytest.fixture
 def whole(tmp_path, randomise):
   """A torchvision-shaped ResNet-18 with classifier, saved; (path, module)."""
-  module = randomise(torch_modules.ResNet(18, num_classes=7))
+  module = randomise(twins.ResNet(18, num_classes=7))
   path = tmp_path / 'resnet18-5c106cde.pth'
   torch.save(module.state_dict(), path)
   return path, module
@@ -47,7 +47,7 @@ def test_declared_part_of_a_whole_file(whole):
 
 
 def test_mobilenet_with_classifier(tmp_path, randomise):
-  module = randomise(torch_modules.MobileNetV2(num_classes=5))
+  module = randomise(twins.MobileNetV2(num_classes=5))
   torch.save({'state_dict': module.state_dict()}, tmp_path / 'a.pth')
   loaded = weights_from_torch.load(tmp_path / 'a.pth', backbone='mobilenet_v2')
   assert loaded.head is not None
@@ -69,7 +69,7 @@ def test_mobilenet_with_classifier(tmp_path, randomise):
   ],
 )
 def test_whole_gluon_file(tmp_path, randomise, gluon_state, backbone, prefix, head, shape):
-  state = gluon_state(randomise(torch_modules.backbone(backbone)), prefix)
+  state = gluon_state(randomise(twins.backbone(backbone)), prefix)
   state[head] = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
   safetensors.numpy.save_file(state, tmp_path / 'a.safetensors')
   loaded = weights_from_torch.load(tmp_path / 'a.safetensors', backbone=backbone)
@@ -83,7 +83,7 @@ def test_whole_gluon_file(tmp_path, randomise, gluon_state, backbone, prefix, he
 
 
 def test_folded_is_detected(tmp_path, randomise):
-  module = randomise(torch_modules.ResNet(18, stages=1))
+  module = randomise(twins.ResNet(18, stages=1))
   for norm in module.modules():
     if isinstance(norm, torch.nn.BatchNorm2d):
       torch.nn.init.ones_(norm.weight)

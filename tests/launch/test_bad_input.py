@@ -119,11 +119,11 @@ def test_predict_and_convert(pictures, tmp_path, monkeypatch, capsys):
     assert not out.exists()
     return text
 
-  assert '--workdir is needed' in said(predict)
+  assert 'say either --workdir' in said(predict)
   nowhere = f'--workdir={tmp_path / "nowhere"}'
   assert 'holds no run' in said(predict, nowhere, f'--images={pictures}', f'--out={out}')
   assert 'holds no run' in said(convert, nowhere, '--to=torch', f'--out={out}')
-  assert 'it can be torch' in said(convert, nowhere, '--to=caffe', f'--out={out}')
+  assert 'it can hold torch' in said(convert, nowhere, '--to=caffe', f'--out={out}')
 
 
 def test_annotations_of_a_detector(tmp_path, monkeypatch, capsys):

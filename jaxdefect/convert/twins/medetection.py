@@ -1,14 +1,15 @@
-"""MeDetection in plain PyTorch, its reference images included; runs without JAX.
+"""MeDetection in plain PyTorch, its reference images included.
 
 Shape legend: N images, R references, C channels, H x W pixels, h x w cells of a map.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from jaxdefect.convert.torch_deployed import Deployed
+from jaxdefect.convert.twins.deployed import Deployed
 
 _PLACES = {None: (), 'low': (0,), 'high': (-1,), 'multiple': (0, -1)}
 _VGG = ((64, 64), (128, 128), (256, 256, 256))
@@ -123,7 +124,7 @@ class VGGStem(nn.Module):
     return x
 
 
-class MeDetection(Deployed):
+class MeDetection(Deployed, family='medetection'):
   r"""How much an image differs from defect-free ones of its product, as a probability.
 
   .. math:: d = \frac{1}{R} \sum_r |f(x_r) - f(x)|, \qquad z = w^\top \mathrm{pool}(g(d)) + b
@@ -132,10 +133,6 @@ class MeDetection(Deployed):
   them and the model compares with others.
 
   Args:
-    num_references: R.
-    image_size: (height, width) of references and images.
-    mean: three numbers in 0..1, subtracted from pixels / 255.
-    std: three numbers in 0..1, by which they are divided then.
     classes: two names, the second one is that of the defect.
     stem: ``'conv'`` or ``'vgg'``.
     stem_channels: channels of the convolutions of ``'conv'``.
@@ -149,17 +146,16 @@ class MeDetection(Deployed):
     nearest: compares with so many of the references, the nearest ones; None with all, and so
       does a number that is not smaller than R.
     norm: ``'batch'`` or ``'group'``.
+    settings: of ``Deployed``; ``memory`` holds ``references``, uint8 [R, H, W, 3].
   """
 
+  outputs = ('scores', 'probabilities')
+  keeps = ('references',)
   references: Tensor
 
   def __init__(
     self,
     *,
-    num_references: int,
-    image_size: Sequence[int],
-    mean: Sequence[float],
-    std: Sequence[float],
     classes: Sequence[str] = ('good', 'defect'),
     stem: str = 'conv',
     stem_channels: Sequence[int] = (16, 16),
@@ -172,15 +168,15 @@ class MeDetection(Deployed):
     siamese: bool = True,
     nearest: int | None = None,
     norm: str = 'batch',
+    **settings: Any,
   ):
     if len(classes) != 2:
       raise ValueError(f'classes has {len(classes)} names; MeDetection tells two classes apart')
-    super().__init__(classes=classes, mean=mean, std=std, image_size=image_size)
+    super().__init__(classes=classes, **settings)
     _choice('stem', stem, ('conv', 'vgg'))
     _choice('pool', pool, ('pyramid', 'mean'))
     _choice('norm', norm, tuple(_NORMS))
-    if siamese and num_references < 1:
-      raise ValueError(f'num_references is {num_references}; there must be one to compare with')
+    self._check_references(siamese)
     if nearest is not None and nearest < 1:
       raise ValueError(f'nearest is {nearest}; it must be at least 1, or None')
     made = _NORMS[norm]
@@ -189,12 +185,26 @@ class MeDetection(Deployed):
     self.pool, self.siamese, self.nearest = pool, siamese, nearest
     cells = sum(level * level for level in _LEVELS) if pool == 'pyramid' else 1
     self.fc = nn.Linear(width * cells, 1)
-    blank = torch.zeros(num_references, *image_size, 3, dtype=torch.uint8)
-    self.register_buffer('references', blank)
 
-  def logit(self, images: Tensor) -> Tensor:
-    """uint8 [N, H, W, 3] -> [N], above 0 for a defect."""
-    x = self.stem(self.normalised(images))
+  def _check_references(self, siamese: bool) -> None:
+    shape = list(self.references.shape)
+    if len(shape) != 4 or shape[3] != 3 or self.references.dtype != torch.uint8:
+      raise ValueError(
+        f'references must be uint8 [R, H, W, 3], came as {self.references.dtype} {shape}'
+      )
+    if siamese and not shape[0]:
+      raise ValueError('references is empty; there must be one to compare with')
+    if self.image_size is None:
+      self.image_size = (shape[1], shape[2])
+    if self.image_size != (shape[1], shape[2]):
+      raise ValueError(
+        f'references are {shape[1]} x {shape[2]} pixels, '
+        f'image_size is {self.image_size[0]} x {self.image_size[1]}'
+      )
+
+  def logit(self, pixels: Tensor) -> Tensor:
+    """[N, H, W, 3] -> [N], above 0 for a defect."""
+    x = self.stem(self.normalised(pixels))
     if self.siamese:
       x = self._difference(x, self.stem(self.normalised(self.references)))
     if self.stem.enlargement > 1:
@@ -202,12 +212,12 @@ class MeDetection(Deployed):
     x = self.body(x)
     if self.pool == 'mean':
       return self.fc(x.mean((2, 3)))[:, 0]
-    levels = [nn.functional.adaptive_max_pool2d(x, cells).flatten(1) for cells in _LEVELS]
+    levels = [_largest_of_cells(x, cells).flatten(1) for cells in _LEVELS]
     return self.fc(torch.cat(levels, dim=1))[:, 0]
 
-  def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-    """uint8 [N, H, W, 3] -> scores (-z/2, z/2) of the logit z and probabilities, [N, 2] each."""
-    logit = self.logit(images)
+  def inspect(self, pixels: Tensor) -> tuple[Tensor, ...]:
+    """[N, H, W, 3] -> scores (-z/2, z/2) of the logit z and probabilities, [N, 2] each."""
+    logit = self.logit(pixels)
     scores = torch.stack([-logit, logit], dim=-1) / 2
     return scores, scores.softmax(-1)
 
@@ -217,5 +227,19 @@ class MeDetection(Deployed):
     if self.nearest is None or self.nearest >= len(references):
       return apart.mean(1)
     chosen = apart.mean((2, 3, 4)).topk(self.nearest, dim=1, largest=False).indices  # [N, k]
-    rows = torch.arange(len(x), device=x.device)[:, None]
-    return apart[rows, chosen].mean(1)
+    places = torch.arange(len(references), device=x.device)
+    counts = (chosen[:, :, None] == places).any(1).to(apart.dtype)  # [N, R]
+    return (apart * counts[:, :, None, None, None]).sum(1) / self.nearest
+
+
+def _largest_of_cells(x: Tensor, cells: int) -> Tensor:
+  """[N, C, h, w] -> [N, C, cells, cells], ``adaptive_max_pool2d`` (which ONNX does not have)."""
+  parts = [
+    [slice(i * side // cells, -(-(i + 1) * side // cells)) for i in range(cells)]
+    for side in x.shape[2:]
+  ]
+  rows = [
+    torch.stack([x[:, :, row, column].amax((2, 3)) for column in parts[1]], dim=2)
+    for row in parts[0]
+  ]
+  return torch.stack(rows, dim=2)

@@ -12,7 +12,10 @@ import torch
 
 from jaxdefect import methods
 from jaxdefect.contracts import RULES, VERDICTS, DataSpec, References, to_fitted
-from jaxdefect.convert import export, parity, torch_modules, torch_patchcore
+from jaxdefect.convert import export, twins
+from jaxdefect.convert.twins import anomaly_map as twin_map
+from jaxdefect.convert.twins import hybrid, nearest_neighbors
+from jaxdefect.evaluate import thresholds
 from jaxdefect.ops import anomaly_map
 
 SIZE = 48
@@ -39,7 +42,18 @@ def fitted_of(method, classes, labels, *, threshold=None):
   fitted = method.adapt(jax.random.key(1), start, References(classes, [batch(labels)]))
   if threshold is None:
     return fitted
-  return dataclasses.replace(fitted, calibration={'threshold': jnp.float32(threshold)})
+  return calibrated(fitted, threshold)
+
+
+def calibrated(fitted, threshold):
+  scores = np.linspace(0, 2, 9, dtype=np.float32)
+  calibration = {'threshold': jnp.float32(threshold), 'scores': jnp.asarray(scores)}
+  return dataclasses.replace(fitted, calibration=calibration)
+
+
+def deployed(method, fitted):
+  size = (SIZE, SIZE)
+  return export.complete(method.deploy(fitted), image_size=size, calibration=fitted.calibration)
 
 
 def patchcore(**settings):
@@ -56,30 +70,32 @@ def patchcore(**settings):
     {'coreset': None},
   ],
 )
-def test_patchcore_is_the_same(settings, tmp_path):
+def test_patchcore_is_the_same(settings, tmp_path, compared):
   method = patchcore(**settings)
   fitted = fitted_of(method, ('good', 'defect'), [0, 0, 0], threshold=1.5)
-  path = tmp_path / 'model.pt'
-  export.write(path, *method.deploy(fitted))
-  module = torch_modules.load(path)
+  export.write(tmp_path / 'a', *deployed(method, fitted))
+  module = twins.load(tmp_path / 'a')
   assert module.threshold == 1.5
   assert module.classes == ('good', 'defect')
-  found = parity.compare(
-    lambda one: method.predict(fitted, one), module, [batch([0] * 4, first=50)]
-  )
+  pictures = batch([0] * 4, first=50)
+  found = compared(lambda one: method.predict(fitted, one), module, [pictures])
   assert found.n == 4
   assert found.largest < 2e-5
-  scores, maps = module(torch.from_numpy(batch([0], first=9)['image']))
-  assert (list(scores.shape), list(maps.shape)) == ([1], [1, SIZE, SIZE])
+  scores, maps, flagged, p_values = module(torch.from_numpy(pictures['image']))
+  assert (list(scores.shape), list(maps.shape)) == ([4], [4, SIZE, SIZE])
+  ours = np.asarray(method.predict(fitted, pictures).scores)
+  np.testing.assert_array_equal(flagged, ours > 1.5)
+  expected = thresholds.p_values(ours, np.asarray(fitted.calibration['scores']))
+  np.testing.assert_allclose(p_values, expected, atol=1e-6)
 
 
 def test_a_long_bank_is_searched_in_parts(monkeypatch):
   method = patchcore()
   fitted = fitted_of(method, ('good', 'defect'), [0, 0, 0])
-  module = export.to_torch(*method.deploy(fitted))
+  module = export.to_torch(*deployed(method, fitted))
   image = torch.from_numpy(batch([0, 0], first=7)['image'])
   whole = module(image)
-  monkeypatch.setattr(torch_patchcore, '_CHUNK', 7)
+  monkeypatch.setattr(nearest_neighbors, 'DISTANCES_HELD', 36 * 7)
   for one, other in zip(whole, module(image)):
     torch.testing.assert_close(one, other)
 
@@ -87,11 +103,11 @@ def test_a_long_bank_is_searched_in_parts(monkeypatch):
 def test_smoothing_is_that_of_our_maps():
   for have, want, sigma in ((4, 16, 2.0), (5, 13, 0.0), (3, 3, 4.0)):
     ours = anomaly_map.enlarge_and_smooth(have, want, sigma)
-    np.testing.assert_allclose(torch_patchcore.smoothing(have, want, sigma), ours, atol=1e-12)
+    np.testing.assert_allclose(twin_map.smoothing(have, want, sigma), ours, atol=1e-12)
 
 
 @pytest.mark.parametrize('min_confirmed', [1, 3, 30])
-def test_the_hybrid_decides_the_same(min_confirmed, tmp_path):
+def test_the_hybrid_decides_the_same(min_confirmed, tmp_path, compared):
   method = methods.load('hybrid')(
     **SHARED, anomaly={'name': 'patchcore', **PATCHCORE}, min_confirmed=min_confirmed
   )
@@ -100,21 +116,18 @@ def test_the_hybrid_decides_the_same(min_confirmed, tmp_path):
   pictures = batch([0] * 24, first=80)
   # A threshold that flags some of them.
   scores = np.asarray(method.predict(fitted, pictures).anomaly.scores)
-  fitted = dataclasses.replace(
-    fitted, calibration={'threshold': jnp.float32(np.sort(scores)[11:13].mean())}
-  )
-  path = tmp_path / 'model.pt'
-  export.write(path, *method.deploy(fitted))
-  module = torch_modules.load(path)
-  found = parity.compare(lambda one: method.predict(fitted, one), module, [pictures])
+  fitted = calibrated(fitted, np.sort(scores)[11:13].mean())
+  export.write(tmp_path / 'a', *deployed(method, fitted))
+  module = twins.load(tmp_path / 'a')
+  found = compared(lambda one: method.predict(fitted, one), module, [pictures])
   assert found.equal == found.n == 24
   assert found.largest < 2e-5
   verdict, rule, *_ = module(torch.from_numpy(pictures['image']))
   said = {(VERDICTS[v], RULES[r]) for v, r in zip(verdict.tolist(), rule.tolist())}
   assert said <= {('ok', 'supervised'), ('reject', 'supervised'), ('review', 'anomaly'),
                   ('review', 'few samples')}  # fmt: skip
-  assert torch_patchcore.VERDICTS == VERDICTS
-  assert torch_patchcore.RULES == RULES
+  assert hybrid.VERDICTS == VERDICTS
+  assert hybrid.RULES == RULES
 
 
 def test_what_cannot_be_converted_says_so():
@@ -126,15 +139,21 @@ def test_what_cannot_be_converted_says_so():
       method.deploy(empty)
 
 
-def test_the_file_needs_torch_alone(tmp_path):
+def test_the_folder_needs_torch_alone(tmp_path):
   method = methods.load('hybrid')(**SHARED, anomaly={'name': 'patchcore', **PATCHCORE})
-  export.write(tmp_path / 'model.pt', *method.deploy(fitted_of(method, CLASSES, [0, 1, 1, 2])))
+  export.write(tmp_path / 'a', *deployed(method, fitted_of(method, CLASSES, [0, 1, 1, 2])))
   code = (
-    'import sys; sys.modules["jax"] = sys.modules["flax"] = None\n'
+    'import sys\n'
+    'for name in ("jax", "flax", "jaxdefect", "safetensors"): sys.modules[name] = None\n'
     'import torch\n'
-    'from jaxdefect.convert import torch_modules\n'
-    f'model = torch_modules.load({str(tmp_path / "model.pt")!r})\n'
-    f'print(len(model(torch.zeros(2, {SIZE}, {SIZE}, 3, dtype=torch.uint8))))\n'
+    'from model import load\n'
+    f'print(len(load(".")(torch.zeros(2, {SIZE}, {SIZE}, 3, dtype=torch.uint8))))\n'
   )
-  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
-  assert done.stdout.strip() == '6', done.stderr
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=tmp_path / 'a',
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.stdout.strip() == '7', done.stderr

@@ -1,4 +1,4 @@
-"""EfficientNet-B0 and B3 in plain PyTorch; runs without JAX.
+"""EfficientNet-B0 and B3 in plain PyTorch.
 
 Shape legend: N images, C channels, H x W pixels.
 
@@ -11,13 +11,13 @@ import math
 
 from torch import Tensor, nn
 
-from jaxdefect.convert.torch_backbones import Backbone
+from jaxdefect.convert.twins.backbone import NETWORKS, Backbone
 
 # Factors on channels and blocks, and the dropout before the classifier.
-_VERSIONS = {'b0': (1.0, 1.0, 0.2), 'b3': (1.2, 1.4, 0.3)}
+_EFFICIENTNETS = {'b0': (1.0, 1.0, 0.2), 'b3': (1.2, 1.4, 0.3)}
 
 # (expansion, window, stride, channels, blocks) of features.1 to features.7 in B0.
-_ROWS = (
+_EFFICIENTNET_ROWS = (
   (1, 3, 1, 16, 1),
   (6, 3, 2, 24, 2),
   (6, 5, 2, 40, 2),
@@ -26,7 +26,7 @@ _ROWS = (
   (6, 5, 2, 192, 4),
   (6, 3, 1, 320, 1),
 )
-_LAST_ROWS = (2, 3, 5, 7)
+_EFFICIENTNET_ENDS = (2, 3, 5, 7)
 
 
 def _scaled(channels: int, width: float) -> int:
@@ -35,7 +35,7 @@ def _scaled(channels: int, width: float) -> int:
   return rounded if rounded >= 0.9 * channels * width else rounded + 8
 
 
-def _normalised(
+def _conv_norm_silu(
   inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1, *, silu: bool = True
 ) -> nn.Sequential:
   convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
@@ -65,10 +65,10 @@ class MBConv(nn.Module):
     self.skips = stride == 1 and inputs == outputs
     self.block = nn.Sequential()
     if expansion != 1:
-      self.block.append(_normalised(inputs, width, 1))
-    self.block.append(_normalised(width, width, size, stride, groups=width))
+      self.block.append(_conv_norm_silu(inputs, width, 1))
+    self.block.append(_conv_norm_silu(width, width, size, stride, groups=width))
     self.block.append(SqueezeExcitation(width, max(1, inputs // 4)))
-    self.block.append(_normalised(width, outputs, 1, silu=False))
+    self.block.append(_conv_norm_silu(width, outputs, 1, silu=False))
 
   def forward(self, x: Tensor) -> Tensor:
     return x + self.block(x) if self.skips else self.block(x)
@@ -85,11 +85,13 @@ class EfficientNet(Backbone):
 
   def __init__(self, version: str, stages: int = 4, num_classes: int | None = None):
     super().__init__()
-    width, depth, dropout = _VERSIONS[version]
+    width, depth, dropout = _EFFICIENTNETS[version]
     self.stages = stages
     inputs = _scaled(32, width)
-    self.features = nn.Sequential(_normalised(3, inputs, 3, 2))
-    for expansion, size, stride, channels, blocks in _ROWS[: _LAST_ROWS[stages - 1]]:
+    self.features = nn.Sequential(_conv_norm_silu(3, inputs, 3, 2))
+    for expansion, size, stride, channels, blocks in _EFFICIENTNET_ROWS[
+      : _EFFICIENTNET_ENDS[stages - 1]
+    ]:
       outputs = _scaled(channels, width)
       row = nn.Sequential()
       for index in range(math.ceil(blocks * depth)):
@@ -97,7 +99,7 @@ class EfficientNet(Backbone):
         inputs = outputs
       self.features.append(row)
     if stages == 4:
-      self.features.append(_normalised(inputs, 4 * inputs, 1))
+      self.features.append(_conv_norm_silu(inputs, 4 * inputs, 1))
       inputs *= 4
     self.num_features = inputs
     self.classifier = None
@@ -114,3 +116,7 @@ class EfficientNet(Backbone):
       if place in (2, 3, 5, 8):
         maps.append(x)
     return tuple(maps)
+
+
+NETWORKS['efficientnet_b0'] = lambda stages, width: EfficientNet('b0', stages)
+NETWORKS['efficientnet_b3'] = lambda stages, width: EfficientNet('b3', stages)

@@ -1,0 +1,86 @@
+"""The table of what leaves JAX: every method on real pictures in PyTorch and ONNX Runtime."""
+
+import json
+import pathlib
+from typing import Any
+
+from launch.grid import Cell, Column, Table
+
+PICTURES = 60
+# Method -> config, what is shortened, the figure, and what it is called.
+_RUNS: dict[str, tuple[str, dict[str, Any], str, str]] = {
+  'classifier': ('classifier_bc', {'steps': 60}, 'accuracy', 'bottle caps, accuracy'),
+  'contrastive_margin': ('contrastive_margin_neu', {}, 'accuracy', 'NEU steel, accuracy'),
+  'deep_svdd': ('deep_svdd_bc', {'steps': 100}, 'auroc', 'bottle caps, AUROC'),
+  'faster_rcnn': ('faster_rcnn_neu_det', {'steps': 600}, 'map50', 'NEU-DET, mAP@0.5'),
+  'ganomaly': ('ganomaly_bc', {'steps': 100}, 'auroc', 'bottle caps, AUROC'),
+  'hybrid': ('hybrid_bc', {'steps': 30}, 'miss_rate', 'bottle caps, misses'),
+  'medetection': ('medetection_bc', {'steps': 20}, 'auroc', 'bottle caps, AUROC'),
+  'nearest_neighbor': ('nearest_neighbor_bc', {}, 'auroc', 'bottle caps, AUROC'),
+  'padim': ('padim_bc', {}, 'auroc', 'bottle caps, AUROC'),
+  'patch_svdd': ('patch_svdd_bc', {'steps': 60}, 'auroc', 'bottle caps, AUROC'),
+  'patchcore': ('patchcore_bc', {}, 'auroc', 'bottle caps, AUROC'),
+  'spade': ('spade_bc', {}, 'auroc', 'bottle caps, AUROC'),
+  'uninformed_students': ('uninformed_students_bc', {'steps': 60}, 'auroc', 'bottle caps, AUROC'),
+}
+
+TABLES: dict[str, Table] = {
+  'P1': Table(
+    'Does the exported model say the same? Every method in PyTorch and ONNX',
+    f'{PICTURES} test pictures, evenly over the test part (of which at most 120 are kept), as they '
+    'were read from their files: resizing is part of what is exported, and its pixels are ours to '
+    'the last bit in every row (otherwise `launch.convert` would have written nothing). '
+    'Differences are shares of the number, or of the root mean square of its kind where it is '
+    'smaller, in millionths; of boxes they are thousandths of a pixel of the picture. '
+    'Where training takes steps, they are few: the figures are not those of the methods (see their '
+    'tables), but have to be the same on all sides. ms: one picture at a time with reading and '
+    'decoding it, on two cores that other work shared.',
+    1,
+    tuple(
+      Cell(row, column, config, {'split.max_test': 120, **overrides}, metric, shots='parity')
+      for row, (config, overrides, metric, column) in _RUNS.items()
+    ),
+    metrics=(
+      Column('scores, PyTorch, 1e-6', 'torch/largest', percent=False, factor=1e6),
+      Column('ONNX', 'onnx/largest', percent=False, factor=1e6),
+      Column('boxes, PyTorch, 1e-3 pixels', 'torch/boxes', percent=False, factor=1000),
+      Column('ONNX', 'onnx/boxes', percent=False, factor=1000),
+      Column('decided the same, PyTorch', 'torch/decided_the_same'),
+      Column('ONNX', 'onnx/decided_the_same'),
+      Column('figure in JAX', 'jax/figure'),
+      Column('PyTorch', 'torch/figure'),
+      Column('ONNX', 'onnx/figure'),
+      Column('ms, PyTorch', 'torch/ms_per_picture', percent=False),
+      Column('ONNX', 'onnx/ms_per_picture', percent=False),
+    ),
+  ),
+}
+
+
+def of_cell(directory: pathlib.Path, metric: str) -> dict[str, Any]:
+  """The figures of a row; the run is converted where it is not yet."""
+  from launch import convert
+
+  out = directory / 'exported'
+  path = out / 'parity.json'
+  found = (
+    json.loads(path.read_text())
+    if path.exists()
+    else convert.convert(directory, out, limit=PICTURES)
+  )
+  metrics: dict[str, Any] = {'jax/figure': found['torch']['metrics_in_jax'][metric]}
+  for side in ('torch', 'onnx'):
+    one = found[side]
+    apart = dict(one['differences'])
+    if 'boxes' in apart:
+      metrics[f'{side}/boxes'] = apart.pop('boxes')
+    metrics[f'{side}/largest'] = max(apart.values())
+    metrics[f'{side}/decided_the_same'] = one['decided_the_same'] / one['n']
+    metrics[f'{side}/figure'] = one['metrics'][metric]
+    metrics[f'{side}/ms_per_picture'] = one['ms_per_picture']
+  return {
+    'metrics': metrics,
+    'intervals': {},
+    'interval_kinds': {},
+    'n': found['torch']['n'],
+  }
