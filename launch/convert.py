@@ -107,6 +107,10 @@ def convert(
 
   def add(folder: pathlib.Path, module: Any, described: dict[str, Any]) -> None:
     found['pixels'] = check.pixels(module)
+    if found['pixels']:
+      raise ValueError(
+        f"pixels at the network's size differ by {found['pixels']:g} of 255; nothing was written"
+      )
     if 'torch' in targets:
       found['torch'] = check.compare('PyTorch', exported.TorchModel(module))
     else:

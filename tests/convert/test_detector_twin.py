@@ -109,7 +109,6 @@ def assert_alike(ours, theirs, *, boxes=0.05, scores=1e-4):
   np.testing.assert_allclose(theirs.boxes, ours.boxes, rtol=0, atol=boxes)
   np.testing.assert_allclose(theirs.scores, ours.scores, rtol=0, atol=scores)
   found = parity.compare(ours, theirs)
-  print(found)
   assert found.failure() is None
   assert found.equal == found.n
 
@@ -234,3 +233,12 @@ def test_rejects_bad_arguments(change, sentence):
   arguments = export.complete(method.deploy(fitted), image_size=SIZE).arguments
   with pytest.raises(ValueError, match=sentence):
     twins.make('faster_rcnn', {**arguments, **change})
+
+
+def test_pictures_reach_the_network_letterboxed():
+  method, fitted = detector()
+  module = twin_of(method, fitted)
+  for height, width in ((30, 90), (120, 50), SIZE):
+    picture = pictures(1, height, width)[0]
+    canvas = module.resized(torch.from_numpy(picture)[None])[0]
+    np.testing.assert_array_equal(canvas, letterbox(picture, SIZE).image)

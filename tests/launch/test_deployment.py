@@ -12,7 +12,7 @@ from absl import flags
 from PIL import Image
 from starlette.testclient import TestClient
 
-from configs import patchcore_bc
+from configs import classifier_synthetic, patchcore_bc
 from jaxdefect import serve as serving
 from jaxdefect import train as training
 from jaxdefect.convert import exported
@@ -243,3 +243,23 @@ def test_a_run_without_a_threshold_says_so(run, pictures, tmp_path):
   values = {'images': pictures, 'out': tmp_path / 'out', 'model': tmp_path / 'exported'}
   with pytest.raises(ValueError, match='has no threshold; train it with a config that has calib'):
     predict.main(flag_values(predict.define, **values))
+
+
+def test_evidence_of_an_exported_recogniser_is_that_of_the_run(pictures, tmp_path):
+  directory, out = tmp_path / 'run', tmp_path / 'exported'
+  train.train_seeds(classifier_synthetic.get_config('smoke'), directory, progress=False)
+  convert.convert(directory, out, targets=('torch',), limit=4)
+  drawn = []
+  for name, source in (('ours', {'workdir': directory}), ('theirs', {'model': out})):
+    values = {'images': pictures, 'out': tmp_path / name, **source}
+    predict.main(flag_values(predict.define, **values))
+    paths = sorted((tmp_path / name / 'overlays').iterdir())
+    drawn.append([np.asarray(Image.open(path)).astype(int) for path in paths])
+  assert len(drawn[0]) == 4
+  for ours, theirs in zip(*drawn, strict=True):
+    assert np.abs(ours - theirs).max() <= 2
+  # And over HTTP, from the file alone.
+  with TestClient(serving.make_app(serve.inspector(exported_run.open_run(out)), {})) as client:
+    answer = client.post('/overlay', content=(pictures / '3.png').read_bytes())
+    with Image.open(io.BytesIO(answer.content)) as picture:
+      assert np.abs(np.asarray(picture).astype(int) - drawn[1][3]).max() <= 2

@@ -154,6 +154,12 @@ class Detector(Deployed, family='faster_rcnn'):
     network = backbone(arguments.pop('backbone'), stages=stages, width=width, **window)
     return cls(network, **arguments)
 
+  def resized(self, images: Tensor) -> Tensor:
+    """uint8 [N, H, W, 3] -> canvases [N, h, w, 3], whole numbers 0..255."""
+    if self.image_size is None or images.ndim != 4:
+      return super().resized(images)
+    return letterboxed(images, self.image_size, self.interpolation)[0]
+
   def inspect(self, pixels: Tensor, size: Tensor | None = None) -> tuple[Tensor, ...]:
     """Detections on canvases.
 
