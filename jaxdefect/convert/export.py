@@ -27,13 +27,15 @@ from PIL import Image
 
 from model import load
 
+MAPS = ('maps', 'evidence')
 model = load('.')
 for name in sys.argv[1:]:
   picture = Image.open(name).convert('RGB')
   pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
   with torch.inference_mode():
     said = model(pixels.reshape(1, picture.height, picture.width, 3))
-  print(name, {k: v[0].tolist() for k, v in zip(model.outputs, said) if k != 'maps'}, model.classes)
+  said = {k: v[0].tolist() for k, v in zip(model.outputs, said) if k not in MAPS}
+  print(name, said, model.classes)
 '''
 
 

@@ -26,12 +26,13 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+MAPS = ('maps', 'evidence')
 session = onnxruntime.InferenceSession('model.onnx')
 described = json.loads(session.get_modelmeta().custom_metadata_map['jaxdefect'])
 for name in sys.argv[1:]:
   pixels = np.asarray(Image.open(name).convert('RGB'))[None]
   said = session.run(described['outputs'], {'images': pixels})
-  said = {k: v[0].tolist() for k, v in zip(described['outputs'], said) if k != 'maps'}
+  said = {k: v[0].tolist() for k, v in zip(described['outputs'], said) if k not in MAPS}
   print(name, said, described['classes'])
 '''
 
