@@ -23,13 +23,13 @@ from benchmarks import timing
 from jaxdefect.convert import exported
 from jaxdefect.data import decode
 from jaxdefect.data.letterbox import letterbox
-from launch import experiment
+from launch import experiment, finished_run
 
 BATCH = 16
 OURS = 'JAX'
 
 
-def pictures(run: experiment.Finished, count: int) -> list[np.ndarray]:
+def pictures(run: finished_run.Finished, count: int) -> list[np.ndarray]:
   """Decoded test pictures of one size, uint8 [H, W, 3]."""
   source, split = experiment.read_split(run.directory, run.config)
   found = [source.read(int(i)) for i in split.test[: 4 * count]]
@@ -38,7 +38,7 @@ def pictures(run: experiment.Finished, count: int) -> list[np.ndarray]:
   return [same[i % len(same)] for i in range(count)]
 
 
-def in_jax(run: experiment.Finished) -> Callable[[list[np.ndarray]], Any]:
+def in_jax(run: finished_run.Finished) -> Callable[[list[np.ndarray]], Any]:
   """Pillow's resizing and the compiled ``predict``."""
   size = tuple(run.config.data.image_size)
   boxes = experiment.max_boxes(run.config) is not None
@@ -65,7 +65,7 @@ def in_jax(run: experiment.Finished) -> Callable[[list[np.ndarray]], Any]:
 
 
 def contenders(
-  run: experiment.Finished, folder: pathlib.Path
+  run: finished_run.Finished, folder: pathlib.Path
 ) -> dict[str, Callable[[list[np.ndarray]], Any]]:
   """All four, from a list of decoded pictures of one size."""
   from jaxdefect.convert import twins
@@ -97,7 +97,7 @@ def main() -> None:
   torch.set_num_threads(os.cpu_count() or 1)
   cases: dict[str, Any] = {}
   for directory in arguments.runs:
-    run = experiment.read_run(directory)
+    run = finished_run.read_run(directory)
     some = pictures(run, BATCH)
     calls = contenders(run, directory / 'exported')
     name = f'{run.config.method.name} ({run.config.method.get("backbone", "own network")})'

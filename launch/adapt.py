@@ -22,7 +22,7 @@ from jaxdefect.contracts import Batch, Fitted, References
 from jaxdefect.data import duplicates, hold_out, split_record
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.evaluate import thresholds
-from launch import command, experiment
+from launch import command, experiment, finished_run
 
 # Which pictures were added, beside the run's split.
 ADDED = 'added.json'
@@ -49,7 +49,7 @@ def main(values: flags.FlagValues) -> None:
     raise ValueError(f'{out} exists already; --out must name a new folder')
   if not values.references and not values.forget:
     raise ValueError('--references=DIR or --forget=NAME is needed: there is nothing to change')
-  run = experiment.read_run(pathlib.Path(values.workdir))
+  run = finished_run.read_run(pathlib.Path(values.workdir))
   if experiment.max_boxes(run.config) is not None:
     raise ValueError(f'{run.directory} finds boxes; pictures in class folders cannot extend it')
   fitted, added = run.fitted, _added(run.directory)
@@ -106,7 +106,7 @@ def _first_free(fitted: Fitted, added: dict[str, int]) -> int:
 
 
 def _forget(
-  run: experiment.Finished, fitted: Fitted, added: dict[str, int], names: Sequence[str]
+  run: finished_run.Finished, fitted: Fitted, added: dict[str, int], names: Sequence[str]
 ) -> tuple[Fitted, dict[str, int]]:
   module = importlib.import_module(f'jaxdefect.methods.{run.config.method.name}')
   if not hasattr(module, 'forget'):
@@ -129,7 +129,7 @@ def _forget(
 
 
 def _recalibrated(
-  run: experiment.Finished, fitted: Fitted, references: data.Source | None, folder: str
+  run: finished_run.Finished, fitted: Fitted, references: data.Source | None, folder: str
 ) -> Fitted:
   held = data.load('folder', dir=folder, name=folder)
   if held.classes != (GOOD,):

@@ -23,7 +23,7 @@ from absl import flags
 
 from jaxdefect.data import decode
 from jaxdefect.evaluate import runner
-from launch import command, experiment, tasks
+from launch import command, experiment, finished_run, tasks
 from launch.versions import versions
 
 TARGETS = ('torch', 'onnx')
@@ -89,7 +89,7 @@ def convert(
   Raises:
     ValueError: the method cannot be converted, or the exported model says something else.
   """
-  run = experiment.read_run(directory)
+  run = finished_run.read_run(directory)
   if run.method.deploy is None:
     raise ValueError(f'the method {run.config.method.name} cannot be converted')
   try:
@@ -159,7 +159,7 @@ def _check(values: flags.FlagValues) -> tuple[int, int, int] | None:
   return batch, height, width
 
 
-def _details(run: experiment.Finished) -> dict[str, Any]:
+def _details(run: finished_run.Finished) -> dict[str, Any]:
   """What whoever runs the model must know, and where it comes from."""
   config, calibration = run.config, run.fitted.calibration
   details: dict[str, Any] = {
@@ -190,7 +190,7 @@ def _spread(indices: Any, limit: int) -> list[int]:
 class _Check:
   """Our side of the comparison, computed once."""
 
-  def __init__(self, run: experiment.Finished, limit: int):
+  def __init__(self, run: finished_run.Finished, limit: int):
     self._run = run
     self._source, split = experiment.read_split(run.directory, run.config)
     self._training = split.train

@@ -19,7 +19,7 @@ from jaxdefect import data
 from jaxdefect.contracts import References
 from jaxdefect.data import duplicates
 from jaxdefect.evaluate import few_shot, runner
-from launch import command, experiment, tasks
+from launch import command, experiment, finished_run, tasks
 
 
 def define(values: flags.FlagValues) -> None:
@@ -37,7 +37,7 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues) -> None:
   command.require(values, 'workdir')
   directory = pathlib.Path(values.workdir)
-  run = experiment.read_run(directory, false_alarm_rate=values.false_alarm_rate)
+  run = finished_run.read_run(directory, false_alarm_rate=values.false_alarm_rate)
   if values.data:
     name, _, folder = values.data.partition(':')
     source = data.load(name, dir=folder)

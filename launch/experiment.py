@@ -3,23 +3,20 @@
 Everything that can be wrong with the user's input is found here, before a file is written.
 """
 
-import functools
 import inspect
 import json
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from jaxdefect import data, methods, optim, train
-from jaxdefect.contracts import DataSpec, Fitted, Method, References
+from jaxdefect.contracts import DataSpec, Method, References
 from jaxdefect.data import batching, box_splits, episodes, hold_out, leakage, splits
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.evaluate import thresholds
-from jaxdefect.explain import gradcam
 from jaxdefect.train import parallel
 
 _NOT_FOR_SOURCE = ('name', 'image_size', 'interpolation', 'max_boxes', 'hold_out')
@@ -364,65 +361,6 @@ def read_config(directory: pathlib.Path) -> ConfigDict:
   if not path.exists():
     raise ValueError(f'{directory} holds no run: there is no config.json in it')
   return ConfigDict(json.loads(path.read_text()))
-
-
-class Finished(NamedTuple):
-  """A run read back from its folder."""
-
-  config: ConfigDict
-  method: Method
-  fitted: Fitted
-  directory: pathlib.Path
-
-  def predict(self, batch: Any) -> Any:
-    """The predictions of a batch; compiled once for each shape."""
-    return _compiled(self.method.predict)(self.fitted, batch)
-
-  def evidence(self, batch: Any) -> jax.Array | None:
-    """[N, h, w] what speaks for the predicted class; None where the method shows nothing."""
-    if self.method.activations is None:
-      return None
-    return _explained(self.method.activations)(self.fitted, batch)[1]
-
-  @property
-  def evidence_ceiling(self) -> float:
-    """The end of the run's one colour scale for evidence."""
-    path = self.directory / 'evidence.json'
-    if not path.exists():
-      raise ValueError(f'{path} does not exist: the run has not finished')
-    return float(json.loads(path.read_text())['ceiling'])
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(predict: Callable[..., Any]) -> Callable[..., Any]:
-  return jax.jit(predict)
-
-
-@functools.lru_cache(maxsize=8)
-def _explained(activations: Callable[..., Any]) -> Callable[..., Any]:
-  return jax.jit(functools.partial(gradcam.gradcam, activations, contrast=True))
-
-
-def read_run(directory: pathlib.Path, *, false_alarm_rate: float | None = None) -> Finished:
-  """Reads a finished run: its config, its method and what it fitted.
-
-  Args:
-    directory: the folder of the run.
-    false_alarm_rate: of an anomaly method, instead of the one that it was calibrated for.
-
-  Raises:
-    ValueError: the folder holds no run, several seeds, or one that has not finished.
-  """
-  config = read_config(directory)
-  if len(config.seeds) > 1:
-    raise ValueError(
-      f'{directory} holds a run per seed; choose one, for example '
-      f'--workdir={directory / f"seed_{config.seeds[0]}"}'
-    )
-  fitted = train.load_fitted(directory / 'fitted.safetensors')
-  if false_alarm_rate is not None:
-    fitted = thresholds.with_false_alarm_rate(fitted, false_alarm_rate)
-  return Finished(config, make_method(config, steps=config.steps), fitted, directory)
 
 
 def read_split(directory: pathlib.Path, config: ConfigDict) -> tuple[data.Source, splits.Split]:

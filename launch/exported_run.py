@@ -1,6 +1,7 @@
 """An exported model in the place of a run, for launchers that only predict."""
 
 import pathlib
+import types
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +11,13 @@ from jaxdefect.contracts import Batch, Fitted, Method
 from jaxdefect.convert import exported, parity
 from jaxdefect.data import Source
 from jaxdefect.evaluate import thresholds
+from launch import tasks
 
 BATCH = 16
 
 
 class ExportedRun(NamedTuple):
-  """What ``experiment.Finished`` is, of a folder or an ONNX file that ``launch.convert`` wrote.
+  """What ``finished_run.Finished`` is, of a folder or an ONNX file that ``launch.convert`` wrote.
 
   Attributes:
     config: ``batch_size`` and ``data``.
@@ -35,6 +37,19 @@ class ExportedRun(NamedTuple):
     """Predictions on pictures that were brought to the network's size already."""
     said = self.model(np.asarray(batch['image']))
     return parity.predictions(dict(zip(self.model.outputs, said)))
+
+  def inspect(self, picture: np.ndarray) -> tuple[dict[str, Any], Any]:
+    """The row that launch.predict would write of one decoded picture, and the predictions."""
+    predictions = parity.predictions(exported.run(self.model, [picture]))
+    return self.verdict(predictions), predictions
+
+  def verdict(self, predictions: Any) -> dict[str, Any]:
+    """From the numbers of one picture to its row, which has no name."""
+    source: Any = types.SimpleNamespace(names=('',))
+    seen = {'index': np.zeros(1, int), 'scale': np.ones(1, np.float32)}
+    (row,) = tasks.of(predictions).table(self, predictions, seen, source)
+    del row['image']
+    return row
 
   def evidence(self, batch: Batch) -> np.ndarray | None:
     """[N, h, w] what speaks for the predicted class; None where the model shows nothing."""

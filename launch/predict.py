@@ -18,7 +18,7 @@ from absl import flags
 
 from jaxdefect import data
 from jaxdefect.data import decode
-from launch import command, experiment, exported_run, tasks
+from launch import command, experiment, exported_run, finished_run, tasks
 
 
 def define(values: flags.FlagValues) -> None:
@@ -40,9 +40,9 @@ def main(values: flags.FlagValues) -> None:
   if out.exists():
     raise ValueError(f'{out} exists already; --out must name a new folder')
   rate = {'false_alarm_rate': values.false_alarm_rate}
-  run: experiment.Finished | exported_run.ExportedRun
+  run: finished_run.Finished | exported_run.ExportedRun
   if values.model is None:
-    run = experiment.read_run(pathlib.Path(values.workdir), **rate)
+    run = finished_run.read_run(pathlib.Path(values.workdir), **rate)
   else:
     run = exported_run.open_run(pathlib.Path(values.model), **rate)
   window = tuple(run.config.data.get('sixteen_bit_range', decode.FULL_RANGE))

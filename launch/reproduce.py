@@ -25,6 +25,7 @@ from launch import (
   evidence,
   evidence_tables,
   experiment,
+  finished_run,
   loop_evidence,
   parameters_page,
   parity_tables,
@@ -121,7 +122,7 @@ def _from_target(directory: pathlib.Path) -> dict:
 def _from_shots(cell: tables.Cell, directory: pathlib.Path) -> dict:
   path = directory / f'shots{cell.shots}.json'
   if not path.exists():
-    run = experiment.read_run(directory)
+    run = finished_run.read_run(directory)
     if cell.shots:
       settings = load_config(f'contrastive_margin_{cell.shots}', {}, 0).data
       source = data.load(settings.name, dir=settings.dir)

@@ -15,7 +15,7 @@ from jaxdefect.contracts import VERDICTS, Verdicts
 from jaxdefect.data import decode, hold_out, split_record, splits
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.review import Store, Verdict
-from launch import cross_validate, experiment, tasks, train
+from launch import cross_validate, experiment, finished_run, tasks, train
 
 # Settings of data.* that belong to the data set that a run was trained on first.
 _KEPT = ('image_size', 'interpolation')
@@ -97,8 +97,8 @@ def retrain(
   if live[0] == model:
     return Retrained(model, directory, True, 'it is the live model already', tuple(left_out))
   whole = source.subset(divided.held)
-  before = on_seeded(experiment.read_run(pathlib.Path(live[1])), whole)
-  after = on_seeded(experiment.read_run(directory), whole)
+  before = on_seeded(finished_run.read_run(pathlib.Path(live[1])), whole)
+  after = on_seeded(finished_run.read_run(directory), whole)
   said = (
     f'on the seeded set it finds {after.found} of {after.defects} defects (before {before.found}) '
     f'and rejects {after.rejected} of {after.good} good parts (before {before.rejected}){evidence}'
@@ -129,7 +129,7 @@ def cross_validated(config: ConfigDict, directory: pathlib.Path) -> str:
   )
 
 
-def on_seeded(run: experiment.Finished, held: data.Source) -> Seeded:
+def on_seeded(run: finished_run.Finished, held: data.Source) -> Seeded:
   """Decides about the held-out pictures."""
   batches = experiment.eval_batches(run.config, held, range(len(held)), run.fitted.classes)
   predictions, seen = tasks.predict_all(run.method, run.fitted, batches)

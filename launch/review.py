@@ -22,7 +22,7 @@ from jaxdefect import data
 from jaxdefect.data import decode
 from jaxdefect.evaluate import thresholds
 from jaxdefect.review import Conflict, Readiness, Store, Targets, assess, drift
-from launch import command, experiment, retraining, review_exchange, review_scores
+from launch import command, experiment, finished_run, retraining, review_exchange, review_scores
 
 FILE = 'review.sqlite'
 
@@ -111,7 +111,7 @@ def main(values: flags.FlagValues) -> None:
 
 def open_store(directory: pathlib.Path, *, who: str) -> Store:
   """Opens the review of a run; the run itself is its first model."""
-  experiment.read_run(directory)  # a folder that holds no finished run is refused
+  finished_run.read_run(directory)  # a folder that holds no finished run is refused
   store = Store(directory / 'review' / FILE)
   if store.live() is None:
     store.promote(store.add_model(str(directory), who=who, note='the first'), who=who)
@@ -123,7 +123,7 @@ def _score(
 ) -> None:
   live = store.live()
   assert live is not None
-  run = experiment.read_run(pathlib.Path(live[1]))
+  run = finished_run.read_run(pathlib.Path(live[1]))
   rows = review_scores.score(run, paths, overlays=directory / 'review' / 'overlays')
   fresh = store.predict(live[0], rows, who=who, missed=missed)
   print(
@@ -151,7 +151,7 @@ def _score_again(store: Store, directory: pathlib.Path, *, who: str) -> None:
 def _classes(store: Store) -> tuple[str, ...]:
   live = store.live()
   assert live is not None
-  return experiment.read_run(pathlib.Path(live[1])).fitted.classes
+  return finished_run.read_run(pathlib.Path(live[1])).fitted.classes
 
 
 def _take(store: Store, path: pathlib.Path, *, who: str) -> None:
@@ -191,7 +191,7 @@ def readiness(directory: pathlib.Path, store: Store, targets: Targets) -> Readin
   """Whether the live model may decide alone, by the held-out pictures."""
   live = store.live()
   assert live is not None
-  run = experiment.read_run(pathlib.Path(live[1]))
+  run = finished_run.read_run(pathlib.Path(live[1]))
   first = experiment.read_config(directory)
   source, divided = experiment.load_divided(first.data)
   if divided is None:

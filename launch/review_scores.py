@@ -15,11 +15,11 @@ from jaxdefect.data import decode, split_record
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.evaluate import thresholds
 from jaxdefect.review import Prediction, ranking
-from launch import experiment, frozen, tasks
+from launch import experiment, finished_run, frozen, tasks
 
 
 def score(
-  run: experiment.Finished,
+  run: finished_run.Finished,
   paths: Sequence[pathlib.Path],
   *,
   overlays: pathlib.Path | None = None,
@@ -91,7 +91,7 @@ def _draw(run, source, batches, sums, task, overlays: pathlib.Path) -> None:
 
 
 def _decisions(
-  run: experiment.Finished, predictions: Any
+  run: finished_run.Finished, predictions: Any
 ) -> tuple[ClassScores, np.ndarray | None, list[str], list[str]]:
   """The head's scores, 1 - p of the anomaly method, the verdicts and their rules."""
   if isinstance(predictions, ClassScores):
@@ -131,7 +131,7 @@ def _described(describe: Any, batches: Iterable[Any]) -> np.ndarray:
   return np.concatenate([np.asarray(describe(b['image']))[b['valid']] for b in batches])
 
 
-def _known(run: experiment.Finished, describe: Any) -> np.ndarray:
+def _known(run: finished_run.Finished, describe: Any) -> np.ndarray:
   """[m, F] of the pictures that the run was trained on."""
   source, split = experiment.read_split(run.directory, run.config)
   batches = experiment.eval_batches(run.config, source, split.train, source.classes)

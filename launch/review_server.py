@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from jaxdefect.review import Conflict, Store, Targets, web
-from launch import experiment, review
+from launch import finished_run, review
 
 LOG = 'retraining.log'
 # The first of these that a report has is its figure.
@@ -95,7 +95,7 @@ def line(directory: pathlib.Path, targets: Targets, job: Retraining) -> web.Line
 
 def _classes(directory: str) -> tuple[str, ...]:
   if directory not in _KNOWN_CLASSES:
-    _KNOWN_CLASSES[directory] = experiment.read_run(pathlib.Path(directory)).fitted.classes
+    _KNOWN_CLASSES[directory] = finished_run.read_run(pathlib.Path(directory)).fitted.classes
   return _KNOWN_CLASSES[directory]
 
 

@@ -11,14 +11,12 @@ alone unless --host says otherwise, and then belongs behind a gateway of yours.
 
 import io
 import pathlib
-import types
 from typing import Any
 
 import numpy as np
 from absl import flags
 from PIL import Image
 
-from jaxdefect.convert import exported, parity
 from launch import command, exported_run, tasks
 
 
@@ -61,17 +59,12 @@ def main(values: flags.FlagValues) -> None:
 
 def inspector(run: exported_run.ExportedRun) -> Any:
   """One picture through an exported model, as ``serve.make_app`` wants it."""
-  source: Any = types.SimpleNamespace(names=('picture',))
-  seen = {'index': np.zeros(1, int), 'scale': np.ones(1, np.float32)}
 
   def inspect(picture: np.ndarray, draw: bool) -> tuple[dict[str, Any], bytes | None]:
-    predictions = parity.predictions(exported.run(run.model, [picture]))
-    task = tasks.of(predictions)
-    (row,) = task.table(run, predictions, seen, source)
-    del row['image']
+    row, predictions = run.inspect(picture)
     if not draw:
       return row, None
-    drawn = task.overlay(run, picture, predictions, row)
+    drawn = tasks.of(predictions).overlay(run, picture, predictions, row)
     if drawn is None:
       return row, None
     file = io.BytesIO()

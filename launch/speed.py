@@ -14,7 +14,6 @@ import itertools
 import json
 import pathlib
 import time
-import types
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from absl import flags
 from jaxdefect import data
 from jaxdefect.convert import exported, parity
 from jaxdefect.data import decode
-from launch import command, exported_run, tasks
+from launch import command, exported_run
 from launch.versions import versions
 
 _WARMUP = 3
@@ -65,20 +64,6 @@ def main(values: flags.FlagValues) -> None:
     pathlib.Path(values.out).write_text(kept + '\n')
 
 
-def inspect(run: exported_run.ExportedRun, picture: np.ndarray) -> list[dict]:
-  """One decoded picture to the row that launch.predict would write."""
-  said = exported.run(run.model, [picture])
-  return verdict(run, said)
-
-
-def verdict(run: exported_run.ExportedRun, said: dict[str, np.ndarray]) -> list[dict]:
-  """From numbers to the row."""
-  predictions = parity.predictions(said)
-  seen = {'index': np.zeros(1, int), 'scale': np.ones(1, np.float32)}
-  source: Any = types.SimpleNamespace(names=('picture',))
-  return tasks.of(predictions).table(run, predictions, seen, source)
-
-
 def stages(
   run: exported_run.ExportedRun, source: data.Source, *, seconds: float
 ) -> dict[str, dict[str, float]]:
@@ -104,7 +89,7 @@ def stages(
     marks.append(time.perf_counter())
     said = exported.run(run.model, [picture])
     marks.append(time.perf_counter())
-    verdict(run, said)
+    run.verdict(parity.predictions(said))
     marks.append(time.perf_counter())
     small = decode.resize(picture, size)
     started = time.perf_counter()
@@ -179,7 +164,7 @@ def camera(
   """
   places = itertools.cycle(range(len(source)))
   for _ in range(_WARMUP):
-    inspect(run, source.read(next(places)))
+    run.inspect(source.read(next(places)))
   total = max(1, round(fps * seconds))
   waiting: collections.deque[float] = collections.deque()
   latencies: list[float] = []
@@ -199,7 +184,7 @@ def camera(
       time.sleep(max(0.0, arrived / fps - (time.perf_counter() - start)))
       continue
     since = waiting.popleft()
-    inspect(run, source.read(next(places)))
+    run.inspect(source.read(next(places)))
     free = time.perf_counter() - start
     latencies.append(1000 * (free - since))
   return {

@@ -15,7 +15,17 @@ from PIL import Image
 from jaxdefect import train as training
 from jaxdefect.data.sources import synthetic_tasks
 from jaxdefect.evaluate import thresholds
-from launch import adapt, anomaly_tables, command, evaluate, experiment, predict, reproduce, train
+from launch import (
+  adapt,
+  anomaly_tables,
+  command,
+  evaluate,
+  experiment,
+  finished_run,
+  predict,
+  reproduce,
+  train,
+)
 from launch.grid import Cell
 
 PRODUCT = {'texture': 'woven', 'mark': 'hole', 'tone': 'dark', 'size': 64}
@@ -122,7 +132,7 @@ def test_adapt_extends_and_forgets(run, tmp_path, capsys):
   values = {'workdir': run, 'references': tmp_path / 'more', 'out': first}
   adapt.main(flag_values(adapt.define, **values))
   assert 'kept' in capsys.readouterr().out
-  old, new = (experiment.read_run(one).fitted for one in (run, first))
+  old, new = (finished_run.read_run(one).fitted for one in (run, first))
   images = [set(np.asarray(one.memory['image']).tolist()) for one in (old, new)]
   added = json.loads((first / 'added.json').read_text())
   assert set(added) == {f'good/{i}.png' for i in range(40, 44)}
@@ -135,7 +145,7 @@ def test_adapt_extends_and_forgets(run, tmp_path, capsys):
   name = next(iter(split['train']))
   gone = f'good/40.png,{name}'
   adapt.main(flag_values(adapt.define, workdir=first, out=second, forget=gone))
-  left = experiment.read_run(second).fitted
+  left = finished_run.read_run(second).fitted
   assert not set(np.asarray(left.memory['image']).tolist()) & {added['good/40.png'], 0}
   assert 'good/40.png' not in json.loads((second / 'added.json').read_text())
   out = tmp_path / 'out'  # the new run is a run
@@ -148,7 +158,7 @@ def test_adapt_sets_the_threshold_again(run, tmp_path):
   out = tmp_path / 'out'
   values = {'workdir': run, 'references': tmp_path / 'more', 'held_out': tmp_path / 'held'}
   adapt.main(flag_values(adapt.define, **values, out=out))
-  stored = experiment.read_run(out).fitted.calibration
+  stored = finished_run.read_run(out).fitted.calibration
   assert len(stored['scores']) == 7
   again = thresholds.conformal_threshold(np.asarray(stored['scores']), false_alarm_rate=0.2)
   assert float(stored['threshold']) == again

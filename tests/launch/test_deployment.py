@@ -182,12 +182,12 @@ def test_a_camera_that_is_too_fast_loses_pictures(folder, pictures, monkeypatch)
     def sleep(self, seconds):
       self.now += seconds
 
-  def inspected(run, picture):
+  def inspected(self, picture):
     clock.now += 0.25
 
   clock = Clock()
   monkeypatch.setattr(speed, 'time', clock)
-  monkeypatch.setattr(speed, 'inspect', inspected)
+  monkeypatch.setattr(exported_run.ExportedRun, 'inspect', inspected)
   slow = speed.camera(run, source, fps=2, queue=0, seconds=10)
   assert (slow['arrived'], slow['inspected'], slow['dropped']) == (20, 20, 0)
   assert slow['latency_ms']['p99'] == pytest.approx(250)

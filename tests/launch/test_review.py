@@ -17,7 +17,7 @@ from configs import classifier_folder
 from jaxdefect.data import hold_out, sources
 from jaxdefect.data.sources import synthetic_tasks
 from jaxdefect.review import Conflict, Targets
-from launch import experiment, retraining, review, review_exchange, train
+from launch import experiment, finished_run, retraining, review, review_exchange, train
 
 # JAXDEFECT_KILLS=20 takes two minutes; a suite that everybody runs should not.
 KILLS = int(os.environ.get('JAXDEFECT_KILLS', '3'))
@@ -259,7 +259,7 @@ def test_a_killed_retraining_leaves_the_live_model_and_goes_on(run, tmp_path):
       assert len(store.verdicts()) == 2
       live = store.live()
       assert live is not None
-      experiment.read_run(pathlib.Path(live[1]))  # whole, whichever it is
+      finished_run.read_run(pathlib.Path(live[1]))  # whole, whichever it is
   with review.open_store(run, who='anna') as store:
     result = retraining.retrain(run, store, who='anna', progress=False)
     assert (result.directory / 'report.json').exists()
