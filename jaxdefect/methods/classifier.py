@@ -41,6 +41,8 @@ def make(
   mean: tuple[float, ...] = IMAGENET_MEAN,
   std: tuple[float, ...] = IMAGENET_STD,
   dtype: Any = jnp.float32,
+  remat: bool = False,
+  accumulate: int = 1,
   axis_name: str | None = None,
 ) -> Method:
   """Makes the cross-entropy classifier.
@@ -61,6 +63,9 @@ def make(
     mean: per channel, in 0..1, subtracted from the pixels.
     std: per channel, in 0..1, by which they are divided then.
     dtype: compute type of the network; parameters, pooling and losses stay float32.
+    remat: as of ``models.backbone``: less memory for the gradient, more time.
+    accumulate: parts in which a device goes through its batch, see ``optim.gradient_step``; more
+      than 1 needs ``update_statistics=False``.
     axis_name: the device axis, for BatchNorm and the gradient.
 
   Returns:
@@ -78,6 +83,7 @@ def make(
     update_statistics=update_statistics,
     dtype=dtype,
     axis_name=axis_name,
+    remat=remat,
   )
 
   def network(num_classes: int) -> models.Recogniser:
@@ -133,7 +139,15 @@ def make(
     return jnp.where(valid, per_example, 0.0).sum(), (weight, {**model_state, **updated}, scalars)
 
   step = optim.gradient_step(
-    loss, rule, axis_name=axis_name, average_decay=average_decay, frozen=frozen
+    loss,
+    rule,
+    axis_name=axis_name,
+    average_decay=average_decay,
+    frozen=frozen,
+    accumulate=accumulate,
+    coupled='BatchNorm takes its statistics from the whole batch (update_statistics=False does not)'
+    if update_statistics
+    else None,
   )
 
   def prepare(key: jax.Array, state: State, references: References | None) -> State:

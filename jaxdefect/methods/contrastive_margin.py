@@ -64,6 +64,8 @@ def make(
   mean: tuple[float, ...] = IMAGENET_MEAN,
   std: tuple[float, ...] = IMAGENET_STD,
   dtype: Any = jnp.float32,
+  remat: bool = False,
+  accumulate: int = 1,
   axis_name: str | None = None,
 ) -> Method:
   """Makes the self-contrastive + angular-margin recogniser.
@@ -91,6 +93,8 @@ def make(
     mean: per channel, in 0..1, subtracted from the pixels.
     std: per channel, in 0..1, by which they are divided then.
     dtype: compute type of the network; parameters, pooling and losses stay float32.
+    remat: as of ``models.backbone``: less memory for the gradient, more time.
+    accumulate: 1, as the pictures of a batch are compared with each other.
     axis_name: the device axis, for BatchNorm, the negatives and the gradient.
 
   Returns:
@@ -109,6 +113,7 @@ def make(
       update_statistics=update_statistics,
       dtype=dtype,
       axis_name=axis_name,
+      remat=remat,
     ),
     projection=tuple(projection),
     dtype=dtype,
@@ -177,7 +182,13 @@ def make(
     return jnp.where(valid, total, 0.0).sum(), (weight, {**model_state, **updated}, scalars)
 
   step = optim.gradient_step(
-    loss, rule, axis_name=axis_name, average_decay=average_decay, frozen=network.frozen
+    loss,
+    rule,
+    axis_name=axis_name,
+    average_decay=average_decay,
+    frozen=network.frozen,
+    accumulate=accumulate,
+    coupled='contrastive_margin compares the pictures of a batch with each other (NT-Xent)',
   )
 
   def prepare(key: jax.Array, state: State, references: References | None) -> State:

@@ -56,6 +56,7 @@ def make(
   mean: tuple[float, ...] = IMAGENET_MEAN,
   std: tuple[float, ...] = IMAGENET_STD,
   dtype: Any = jnp.float32,
+  accumulate: int = 1,
   axis_name: str | None = None,
 ) -> Method:
   """Makes the deep one-class classifier.
@@ -73,6 +74,7 @@ def make(
     mean: per channel, in 0..1, subtracted from the pixels.
     std: per channel, in 0..1, by which they are divided then.
     dtype: compute type of the networks; parameters, distances and the loss stay float32.
+    accumulate: 1, as the encoder's BatchNorm sees the whole batch.
     axis_name: the device axis, for BatchNorm and the gradient.
 
   Returns:
@@ -176,7 +178,14 @@ def make(
     total = distances.sum() + weight * decay
     return total, (weight, {**model_state, 'batch_stats': statistics}, scalars)
 
-  step = optim.gradient_step(loss, rule, axis_name=axis_name, frozen=frozen)
+  step = optim.gradient_step(
+    loss,
+    rule,
+    axis_name=axis_name,
+    frozen=frozen,
+    accumulate=accumulate,
+    coupled='the BatchNorm of the encoder takes its statistics from the whole batch',
+  )
 
   def adapt(key: jax.Array, fitted: Fitted, references: References) -> Fitted:
     """Only makes sure that the references are good parts; nothing is kept of them."""

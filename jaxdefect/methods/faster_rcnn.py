@@ -90,6 +90,8 @@ def make(
   mean: tuple[float, ...] = ops.IMAGENET_MEAN,
   std: tuple[float, ...] = ops.IMAGENET_STD,
   dtype: Any = jnp.float32,
+  remat: bool = False,
+  accumulate: int = 1,
   axis_name: str | None = None,
 ) -> Method:
   """Makes a Faster R-CNN.
@@ -134,6 +136,8 @@ def make(
     mean: per channel, in 0..1, subtracted from the pixels.
     std: per channel, in 0..1, by which they are divided then.
     dtype: compute type of the network; parameters, boxes and losses stay float32.
+    remat: as of ``models.backbone``: less memory for the gradient, more time.
+    accumulate: as of ``optim.gradient_step``; 1 with prototypes or statistics of the batch.
     axis_name: the device axis, for BatchNorm, prototypes and the gradient.
 
   Returns:
@@ -164,7 +168,7 @@ def make(
     types: dict[str, Any] = {'dtype': dtype, 'axis_name': axis_name}
     return models.detector(
       num_classes,
-      backbone=models.backbone(backbone, **trunk, **fixed, **types),
+      backbone=models.backbone(backbone, remat=remat, **trunk, **fixed, **types),
       embedding=embedding if prototypical else None,
       background=background == 'linear',
       **layout,
@@ -172,7 +176,6 @@ def make(
     )
 
   frozen = network(1).frozen
-
   rule = optim.partition.scale_by_group(
     optimizer or optax.identity(), lambda path: backbone_rate if path[0] == 'backbone' else 1.0
   )
@@ -214,11 +217,9 @@ def make(
   def init(key: jax.Array, spec: DataSpec, pretrained: Any = None) -> State:
     key_network, key_prototypes = jax.random.split(key)
     num_classes = len(spec.classes)
-    blank = jnp.zeros((1, *spec.batch['image'].shape[1:]), jnp.float32)
-    variables = network(num_classes).init(key_network, blank)
-    variables = {name: variables[name] for name in ('params', 'batch_stats')}
-    if pretrained is not None:
-      variables = models.merge_pretrained(variables, pretrained)
+    variables = models.initial_variables(
+      key_network, network(num_classes), spec.batch['image'], pretrained=pretrained
+    )
     params = dict(variables['params'])
     model_state: dict[str, Any] = {'batch_stats': variables['batch_stats']}
     if balance_classes:
@@ -259,9 +260,7 @@ def make(
       {**variables, **updated}, pyramid, target.boxes, valid=counted, method='regions', **learn
     )
     logits = class_logits(described, model_state)
-    weights = None
-    if balance_classes:
-      weights = jnp.concatenate([jnp.ones(1), model_state['class_weights']])
+    weights = jnp.append(1.0, model_state['class_weights']) if balance_classes else None
     second = jax.vmap(functools.partial(losses.region_loss, class_weights=weights))(
       logits, box_deltas, target
     )
@@ -278,17 +277,22 @@ def make(
         axis_name=axis_name,
       )
     names = ('rpn_objectness', 'rpn_box', 'classification', 'box')
-    terms = dict(zip(names, first + second))
+    terms = first + second
     weight = valid.sum().astype(jnp.float32)
-    scalars = {name: (jnp.where(valid, t, 0.0).sum(), weight) for name, t in terms.items()}
+    scalars = {name: (jnp.where(valid, t, 0.0).sum(), weight) for name, t in zip(names, terms)}
     positive = (target.label > 0) & counted
     right = positive & (logits.argmax(-1) == target.label)
     scalars['accuracy'] = tuple(x.sum().astype(jnp.float32) for x in (right, positive))
-    total = sum(terms.values())
-    return jnp.where(valid, total, 0.0).sum(), (weight, new_state, scalars)
+    return jnp.where(valid, sum(terms), 0.0).sum(), (weight, new_state, scalars)
 
+  coupled = None
+  if prototypical:
+    coupled = "prototypes follow the regions of the whole batch (classifier='linear' has none)"
+  elif update_statistics or (norm == 'batch' and 'gs' in neck + box_head):
+    coupled = 'BatchNorm takes its statistics from the whole batch (see update_statistics, norm)'
+  parts: Any = {'accumulate': accumulate, 'coupled': coupled}
   step = optim.gradient_step(
-    loss, rule, axis_name=axis_name, average_decay=average_decay, frozen=frozen
+    loss, rule, axis_name=axis_name, average_decay=average_decay, frozen=frozen, **parts
   )
 
   @functools.partial(jax.jit, static_argnames='others')
@@ -365,12 +369,8 @@ def make(
     found = search(fitted.params, fitted.model_state, batch)
     scores = jax.nn.softmax(class_logits(found.described, fitted.model_state))[..., 1:]  # [N, P, K]
     boxes = found.boxes if prototypical else found.boxes[:, :, 1:]  # without the background's
-    select = functools.partial(
-      ops.select_detections,
-      score_threshold=score_threshold,
-      iou_threshold=nms_threshold,
-      num_after=max_detections,
-    )
+    thresholds: Any = {'score_threshold': score_threshold, 'iou_threshold': nms_threshold}
+    select = functools.partial(ops.select_detections, num_after=max_detections, **thresholds)
     kept = Detections(*jax.vmap(select)(scores, boxes, found.valid))
     return kept._replace(valid=kept.valid & batch['valid'][:, None])
 

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdefect import models
+from jaxdefect import models, optim
 from jaxdefect.contracts import (
   AnomalyMaps,
   Batch,
@@ -58,6 +58,7 @@ def make(
   mean: tuple[float, ...] = HALF,
   std: tuple[float, ...] = HALF,
   dtype: Any = jnp.float32,
+  accumulate: int = 1,
   axis_name: str | None = None,
 ) -> Method:
   """Makes GANomaly.
@@ -75,12 +76,16 @@ def make(
       as what the decoder's tanh gives.
     std: per channel, in 0..1, by which they are divided then.
     dtype: compute type of the networks; parameters and losses stay float32.
+    accumulate: 1, as BatchNorm sees the whole batch.
     axis_name: the device axis, for BatchNorm and the gradients.
 
   Returns:
     The ``Method``, for square images whose side is a power of two from 8 on. ``adapt`` keeps
     nothing: all that is known of good parts is in the parameters.
   """
+  optim.accumulation.check(
+    accumulate, 'the BatchNorm of both networks takes its statistics from the whole batch'
+  )
   rule = optimizer or optax.identity()
   settings: Any = {'width': width, 'axis_name': axis_name, 'dtype': dtype}
   generator = models.Generator(latent, **settings)

@@ -41,6 +41,8 @@ def make(
   supervised: dict[str, Any] | None = None,
   anomaly: dict[str, Any] | None = None,
   dtype: Any = jnp.float32,
+  remat: bool = False,
+  accumulate: int = 1,
   axis_name: str | None = None,
 ) -> Method:
   """Makes the two methods and the rule between them.
@@ -57,6 +59,8 @@ def make(
       classifier.
     anomaly: likewise of a method that takes no steps and gives ``AnomalyMaps``; None is PatchCore.
     dtype: compute type of both networks.
+    remat: of the supervised part.
+    accumulate: of the supervised part.
     axis_name: the device axis, for the supervised part.
 
   Returns:
@@ -76,6 +80,8 @@ def make(
     optimizer=optimizer,
     update_statistics=update_statistics,
     augmentation=augmentation,
+    remat=remat,
+    accumulate=accumulate,
     axis_name=axis_name,
     **shared,
     **settings,

@@ -73,6 +73,7 @@ def make(
   mean: tuple[float, ...] = IMAGENET_MEAN,
   std: tuple[float, ...] = IMAGENET_STD,
   dtype: Any = jnp.float32,
+  accumulate: int = 1,
   axis_name: str | None = None,
 ) -> Method:
   """Makes MeDetection.
@@ -109,6 +110,7 @@ def make(
     mean: per channel, in 0..1, subtracted from the pixels.
     std: per channel, in 0..1, by which they are divided then.
     dtype: compute type of the network; parameters and losses stay float32.
+    accumulate: parts in which a device goes through its tasks, see ``optim.gradient_step``.
     axis_name: the device axis, over which tasks are spread.
 
   Returns:
@@ -244,7 +246,7 @@ def make(
     # Statistics belong to a support set: adapt measures them, here they stay as they were.
     return total(query_losses), (weight, model_state, scalars)
 
-  step = optim.gradient_step(loss, rule, axis_name=axis_name)
+  step = optim.gradient_step(loss, rule, axis_name=axis_name, accumulate=accumulate)
 
   def prepare(key: jax.Array, state: State, references: References | None) -> State:
     del key, references

@@ -56,6 +56,8 @@ def make(
   mean: tuple[float, ...] = IMAGENET_MEAN,
   std: tuple[float, ...] = IMAGENET_STD,
   dtype: Any = jnp.float32,
+  remat: bool = False,
+  accumulate: int = 1,
   axis_name: str | None = None,
 ) -> Method:
   """Makes the nearest good image, with self-supervised training where there are steps.
@@ -76,6 +78,8 @@ def make(
     mean: per channel, in 0..1, subtracted from the pixels.
     std: per channel, in 0..1, by which they are divided then.
     dtype: compute type of the network; pooling, losses and distances stay float32.
+    remat: as of ``models.backbone``: less memory for the gradient, more time.
+    accumulate: 1, as the pictures of a batch are compared with each other.
     axis_name: the device axis, for BatchNorm, the negatives and the gradient.
 
   Returns:
@@ -99,6 +103,7 @@ def make(
       update_statistics=update_statistics,
       dtype=dtype,
       axis_name=axis_name,
+      remat=remat,
     ),
     projection=tuple(projection),
     dtype=dtype,
@@ -136,7 +141,13 @@ def make(
     return jnp.where(valid, per_image, 0.0).sum(), (weight, {**model_state, **updated}, {})
 
   step = optim.gradient_step(
-    loss, rule, axis_name=axis_name, average_decay=average_decay, frozen=network.frozen
+    loss,
+    rule,
+    axis_name=axis_name,
+    average_decay=average_decay,
+    frozen=network.frozen,
+    accumulate=accumulate,
+    coupled='nearest_neighbor compares the pictures of a batch with each other (NT-Xent)',
   )
 
   def embed(fitted: Fitted, image: jax.Array) -> jax.Array:

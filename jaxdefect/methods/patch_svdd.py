@@ -70,6 +70,7 @@ def make(
   mean: tuple[float, ...] = IMAGENET_MEAN,
   std: tuple[float, ...] = IMAGENET_STD,
   dtype: Any = jnp.float32,
+  accumulate: int = 1,
   axis_name: str | None = None,
 ) -> Method:
   """Makes Patch SVDD.
@@ -91,6 +92,7 @@ def make(
     mean: per channel, in 0..1, subtracted from the pixels.
     std: per channel, in 0..1, by which they are divided then.
     dtype: compute type of the networks; parameters, distances and losses stay float32.
+    accumulate: parts in which a device goes through its batch, see ``optim.gradient_step``.
     axis_name: the device axis, for the gradient.
 
   Returns:
@@ -172,7 +174,7 @@ def make(
       scalars[f'distance_{scale}'] = (away, weight)
     return total, (weight, model_state, scalars)
 
-  step = optim.gradient_step(loss, rule, axis_name=axis_name)
+  step = optim.gradient_step(loss, rule, axis_name=axis_name, accumulate=accumulate)
 
   def prepare(key: jax.Array, state: State, references: References | None) -> State:
     del key, references

@@ -75,6 +75,7 @@ def make(
   mean: tuple[float, ...] = IMAGENET_MEAN,
   std: tuple[float, ...] = IMAGENET_STD,
   dtype: Any = jnp.float32,
+  accumulate: int = 1,
   axis_name: str | None = None,
 ) -> Method:
   """Makes Uninformed Students.
@@ -103,6 +104,7 @@ def make(
     mean: per channel, in 0..1, subtracted from the pixels.
     std: per channel, in 0..1, by which they are divided then.
     dtype: compute type of the networks; parameters and losses stay float32.
+    accumulate: parts in which a device goes through its batch, see ``optim.gradient_step``.
     axis_name: the device axis, for the gradient.
 
   Returns:
@@ -269,7 +271,7 @@ def make(
     # 1 where the students know no more than the mean descriptor.
     return total, (weight, model_state, {'unexplained': (total / features, weight)})
 
-  step = optim.gradient_step(loss, rule, axis_name=axis_name, frozen=frozen)
+  step = optim.gradient_step(loss, rule, axis_name=axis_name, frozen=frozen, accumulate=accumulate)
 
   def deviations(fitted: Fitted, image: jax.Array) -> jax.Array:
     """Error and variance (equations 7 and 8) per field and place: [L, N, h, w, 2]."""

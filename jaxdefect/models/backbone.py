@@ -34,6 +34,7 @@ def backbone(
   axis_name: str | None = None,
   deformable: str | None = None,
   deformable_from: int = 2,
+  remat: bool = False,
 ) -> Backbone:
   """Makes a convolutional network that gives one feature map per stage.
 
@@ -57,6 +58,8 @@ def backbone(
       into a deformable one (see ``DeformConv``). Plain weights still load, and at the start the
       network is the plain one.
     deformable_from: first stage with deformable convolutions; 2 gives the last three of four.
+    remat: keeps only what enters a block (resnet50_v2: a stage) for the backward pass, and computes
+      the inside again there: less memory, more time, the same numbers. Reverse mode only.
 
   Returns:
     A linen module.
@@ -95,6 +98,7 @@ def backbone(
     'update_statistics': update_statistics,
     'dtype': dtype,
     'axis_name': axis_name,
+    'remat': remat,
   }
   if name in RESNETS:
     block, depths = RESNETS[name]

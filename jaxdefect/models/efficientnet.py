@@ -43,6 +43,7 @@ from jax import lax
 from jaxdefect.models.convolution import Conv
 from jaxdefect.models.normalization import BatchNorm
 from jaxdefect.models.pooling import global_average_pool
+from jaxdefect.models.recomputation import recomputed
 
 # (expansion, window, stride, channels, blocks) of features.1 to features.7 at width and depth 1.
 ROWS = (
@@ -146,6 +147,7 @@ class EfficientNet(nn.Module):
   update_statistics: bool = True
   dtype: Any = jnp.float32
   axis_name: str | None = None
+  remat: bool = False
 
   @property
   def stage_features(self) -> tuple[int, ...]:
@@ -184,7 +186,7 @@ class EfficientNet(nn.Module):
     for place, row in enumerate(ROWS[: LAST_ROWS[self.stages - 1]], start=1):
       expansion, window, stride, channels, blocks = row
       for index in range(math.ceil(blocks * self.depth)):
-        x = MBConv(
+        block = MBConv(
           channels=scaled_channels(channels, self.width),
           window=window,
           stride=stride if index == 0 else 1,
@@ -192,7 +194,9 @@ class EfficientNet(nn.Module):
           axis_name=self.axis_name,
           dtype=self.dtype,
           name=f'features.{place}.{index}',
-        )(x, running=running(stage), valid=valid)
+        )
+        again = self.remat and stage > self.frozen_stages
+        x = recomputed(block, x, when=again, running=running(stage), valid=valid)
       if place == LAST_ROWS[stage - 1]:
         if stage == 4:
           x = layer(x, 8, self.stage_features[3], 1, 1, 4)

@@ -34,6 +34,7 @@ from jax import lax
 
 from jaxdefect.models.convolution import Conv
 from jaxdefect.models.normalization import BatchNorm
+from jaxdefect.models.recomputation import recomputed
 
 # (channels, stride) of features.1 to features.17.
 BLOCKS = (
@@ -93,6 +94,7 @@ class MobileNetV2(nn.Module):
   update_statistics: bool = True
   dtype: Any = jnp.float32
   axis_name: str | None = None
+  remat: bool = False
 
   @property
   def stage_features(self) -> tuple[int, ...]:
@@ -138,7 +140,7 @@ class MobileNetV2(nn.Module):
     x = layer(x, 32, 3, 2, 1)
     maps, stage = [], 1
     for index, (channels, stride) in enumerate(BLOCKS[: LAST_BLOCKS[self.stages - 1]], start=1):
-      x = InvertedResidual(
+      block = InvertedResidual(
         channels=channels,
         stride=stride,
         expansion=1 if index == 1 else 6,
@@ -146,7 +148,9 @@ class MobileNetV2(nn.Module):
         axis_name=self.axis_name,
         dtype=self.dtype,
         name=f'linearbottleneck{index - 1}' if self.gluon else f'features.{index}',
-      )(x, running=running(stage), valid=valid)
+      )
+      again = self.remat and stage > self.frozen_stages
+      x = recomputed(block, x, when=again, running=running(stage), valid=valid)
       if index == LAST_BLOCKS[stage - 1]:
         if stage == 4:
           x = layer(x, LAST_CHANNELS, 1, 1, 4)

@@ -31,6 +31,7 @@ from jaxdefect.models.convolution import Conv
 from jaxdefect.models.deform_conv import DeformConv
 from jaxdefect.models.normalization import BatchNorm
 from jaxdefect.models.pooling import max_pool
+from jaxdefect.models.recomputation import recomputed
 
 
 def conv3x3(
@@ -117,6 +118,7 @@ class ResNet(nn.Module):
     axis_name: device axis over which the batch is spread.
     deformable: 'v1' or 'v2' makes 3x3 convolutions deformable, None none.
     deformable_from: first stage in which they are.
+    remat: computes the inside of every block again in the backward pass.
   """
 
   block: type[BasicBlock] | type[Bottleneck]
@@ -128,6 +130,7 @@ class ResNet(nn.Module):
   axis_name: str | None = None
   deformable: str | None = None
   deformable_from: int = 2
+  remat: bool = False
 
   @property
   def stage_features(self) -> tuple[int, ...]:
@@ -171,14 +174,17 @@ class ResNet(nn.Module):
     maps = []
     for stage, depth in enumerate(self.depths, start=1):
       for index in range(depth):
-        x = self.block(
+        block = self.block(
           channels=self.width * 2 ** (stage - 1),
           stride=2 if stage > 1 and index == 0 else 1,
           deformable=self.deformable if stage >= self.deformable_from else None,
           axis_name=self.axis_name,
           dtype=self.dtype,
           name=f'layer{stage}.{index}',
-        )(x, running=running(stage), valid=valid)
+        )
+        # Frozen blocks keep nothing for a gradient.
+        again = self.remat and stage > self.frozen_stages
+        x = recomputed(block, x, when=again, running=running(stage), valid=valid)
       if stage <= self.frozen_stages:
         x = lax.stop_gradient(x)
       maps.append(x)

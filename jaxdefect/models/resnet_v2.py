@@ -33,6 +33,7 @@ from jax import lax
 from jaxdefect.models.convolution import Conv
 from jaxdefect.models.normalization import BatchNorm
 from jaxdefect.models.pooling import max_pool
+from jaxdefect.models.recomputation import recomputed
 
 
 class Stage(nn.Module):
@@ -99,6 +100,7 @@ class ResNetV2(nn.Module):
   update_statistics: bool = True
   dtype: Any = jnp.float32
   axis_name: str | None = None
+  remat: bool = False
 
   @property
   def stage_features(self) -> tuple[int, ...]:
@@ -149,7 +151,7 @@ class ResNetV2(nn.Module):
         x = nn.relu(normalize(x, 'batchnorm2', 4))
         maps.append(lax.stop_gradient(x) if stop else x)
         break
-      opening, x = Stage(
+      block = Stage(
         channels=256 * 2 ** (stage - 1),
         stride=1 if stage == 1 else 2,
         depth=0 if stage > len(self.depths) else self.depths[stage - 1],
@@ -159,7 +161,9 @@ class ResNetV2(nn.Module):
         axis_name=self.axis_name,
         dtype=self.dtype,
         name=f'stage{stage}',
-      )(x, valid=valid, stop=stop)
+      )
+      again = self.remat and stage > self.frozen_stages
+      opening, x = recomputed(block, x, when=again, valid=valid, stop=stop)
       if stage > 1:
         maps.append(opening)
     if tap is not None:

@@ -1,6 +1,6 @@
 """From a loss to a training step: gradients, schedules, optimisers, and who is trained."""
 
-from jaxdefect.optim import partition
+from jaxdefect.optim import accumulation, partition
 from jaxdefect.optim.fine_tune import balanced_rows, fine_tune
 from jaxdefect.optim.gradient import gradient_step, initial_state, no_steps
 from jaxdefect.optim.inner_loop import inner_loop, maml_losses
@@ -8,6 +8,7 @@ from jaxdefect.optim.optimizers import adam, sgd
 from jaxdefect.optim.schedules import schedule
 
 __all__ = [
+  'accumulation',
   'adam',
   'balanced_rows',
   'fine_tune',

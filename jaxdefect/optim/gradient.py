@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdefect.contracts import Batch, References, State
-from jaxdefect.optim import partition
+from jaxdefect.optim import accumulation, partition
 
 AVERAGE = 'average_params'
 
@@ -53,13 +53,17 @@ def gradient_step(
   axis_name: str | None = None,
   average_decay: float | None = None,
   frozen: Callable[[partition.Path], bool] | None = None,
+  accumulate: int = 1,
+  coupled: str | None = None,
 ) -> Callable[[jax.Array, State, Batch], tuple[State, dict]]:
   r"""Turns a loss into a step whose gradient is that of the mean over all devices' examples.
 
   .. math:: g = \frac{\sum_d \nabla L_d}{\sum_d W_d}
 
   with L_d the sum of the losses on device d and W_d the weight there (usually the number of
-  valid examples). A mean of means would weight examples by how full their device is.
+  valid examples). A mean of means would weight examples by how full their device is. With
+  ``accumulate`` a device goes through its batch in parts, L_d and W_d being the sums over them:
+  the same step with the activations of one part in memory.
 
   ``loss(key, params, model_state, batch) -> (loss_sum, (weight, model_state, scalars))``:
 
@@ -79,6 +83,10 @@ def gradient_step(
       parameters. It predicts in place of the parameters (``contracts.to_fitted``).
     frozen: path -> True for parameters that need no gradient, the function that
       ``partition.freeze`` got; their part of the backward pass is not computed.
+    accumulate: parts of the batch of a device, whose size it must divide. With more than one the
+      loss must leave ``model_state`` as it is.
+    coupled: what in the loss joins the examples of a batch, as half a sentence, so that parts
+      would train something else; None where nothing does.
 
   Returns:
     ``step(key, state, batch) -> (State, scalars)``. Scalars are summed over devices, ``(sum,
@@ -87,10 +95,12 @@ def gradient_step(
     of this package.
 
   Raises:
-    ValueError: average_decay outside [0, 1), or a state that keeps no average.
+    ValueError: average_decay outside [0, 1), or a state that keeps no average; accumulate below 1,
+      above it where ``coupled`` says why it cannot be, or no divisor of a device's batch.
   """
   if average_decay is not None and not 0 <= average_decay < 1:
     raise ValueError(f'average_decay is {average_decay}; it must be in [0, 1), or None.')
+  accumulation.check(accumulate, coupled)
 
   def total(tree):
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
@@ -99,15 +109,23 @@ def gradient_step(
     model_state = dict(state.model_state)
     average = model_state.pop(AVERAGE, None)
 
-    def objective(params):
-      if frozen is not None:
-        params = partition.stop_frozen(params, frozen)
-      return loss(jax.random.fold_in(key, state.step), params, model_state, batch)
+    def sums(part):
+      def objective(params):
+        if frozen is not None:
+          params = partition.stop_frozen(params, frozen)
+        return loss(jax.random.fold_in(key, state.step), params, model_state, part)
 
-    (loss_sum, aux), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
-    weight, new_model_state, scalars = aux
-    weight = jnp.asarray(weight, loss_sum.dtype)
-    gradient, loss_sum, weight, scalars = total((gradient, loss_sum, weight, dict(scalars)))
+      (loss_sum, aux), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+      weight, new_model_state, scalars = aux
+      weight = jnp.asarray(weight, loss_sum.dtype)
+      return (gradient, loss_sum, weight, dict(scalars)), new_model_state
+
+    if accumulate == 1:
+      summed, new_model_state = sums(batch)
+    else:
+      summed = accumulation.sum_over_parts(lambda part: sums(part)[0], batch, parts=accumulate)
+      new_model_state = model_state
+    gradient, loss_sum, weight, scalars = total(summed)
     # A batch of padding alone has no gradient, and moves nothing but the optimiser's moments.
     safe_weight = jnp.maximum(weight, jnp.finfo(weight.dtype).tiny)
     gradient = jax.tree.map(lambda g: g / safe_weight.astype(g.dtype), gradient)

@@ -100,6 +100,71 @@ def test_two_devices_equal_one():
       )
 
 
+def noisy_error(key, params, model_state, batch):
+  """Squared error of an input with noise of each example's own; weighs the valid ones."""
+  noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (3,)))(batch['index'])
+  hidden = jnp.tanh((batch['x'] + noise) @ params['in'])
+  residual = jnp.where(batch['valid'], hidden @ params['out'] - batch['y'], 0)
+  weight = jnp.sum(batch['valid'])
+  return jnp.sum(residual**2), (weight, model_state, {'residual': (residual.sum(), weight)})
+
+
+@pytest.mark.parametrize('accumulate', [2, 4, 8])
+def test_accumulated_equals_whole(accumulate):
+  with jax.enable_x64(True):
+    generator = np.random.default_rng(0)
+    params = {'in': generator.normal(size=(3, 5)), 'out': generator.normal(size=5)}
+    params = jax.tree.map(jnp.array, params)
+    # The parts are not equally full, and the last one is empty.
+    valid = [True, True, True, False, True, False, False, False]
+    batch = make_batch(8, valid=valid) | {'index': np.arange(8)}
+    optimizer = optim.adam(learning_rate=0.01, steps=9, clip_norm=1.0, weight_decay=0.1)
+    known = {'table': jnp.arange(3)}
+    start = optim.initial_state(params, known, optimizer, average_decay=0.9)
+
+    def run(accumulate):
+      step = jax.jit(
+        optim.gradient_step(noisy_error, optimizer, average_decay=0.9, accumulate=accumulate)
+      )
+      state = start
+      for _ in range(2):
+        state, scalars = step(jax.random.key(1), state, batch)
+      return state, scalars
+
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-9), run(accumulate), run(1)
+    )
+
+
+def test_accumulates_on_every_device():
+  with jax.enable_x64(True):
+    params = {'in': jnp.ones((3, 5), jnp.float64), 'out': jnp.arange(5.0)}
+    valid = [True, True, True, True, True, False, False, False]
+    batch = make_batch(8, valid=valid) | {'index': np.arange(8)}
+    optimizer = optax.sgd(0.1)
+    state = optim.initial_state(params, {}, optimizer)
+    key = jax.random.key(1)
+    expected, _ = optim.gradient_step(noisy_error, optimizer)(key, state, batch)
+    step = optim.gradient_step(noisy_error, optimizer, axis_name='d', accumulate=2)
+    shards = jax.tree.map(lambda x: x.reshape(2, 4, *x.shape[1:]), batch)
+    found, _ = jax.pmap(step, axis_name='d', in_axes=(None, None, 0))(key, state, shards)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, [b] * 2, rtol=0, atol=1e-9),
+      found.params,
+      expected.params,
+    )
+
+
+def test_accumulation_needs_parts_that_divide_the_batch_and_do_not_belong_together():
+  optimizer = optax.sgd(0.1)
+  state = optim.initial_state({'kernel': jnp.ones(3)}, {'calls': jnp.array(0)}, optimizer)
+  step = optim.gradient_step(squared_error, optimizer, accumulate=3)
+  with pytest.raises(ValueError, match='accumulate is 3, but a device holds 4 examples'):
+    step(jax.random.key(0), state, make_batch(4))
+  with pytest.raises(ValueError, match='accumulate is 2; it can only be 1, because of a reason'):
+    optim.gradient_step(squared_error, optimizer, accumulate=2, coupled='of a reason')
+
+
 def test_key_is_folded_with_the_step():
   def loss(key, params, model_state, batch):
     del batch
