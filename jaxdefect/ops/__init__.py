@@ -13,6 +13,13 @@ from jaxdefect.ops.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
 from jaxdefect.ops.proposals import select_detections, select_proposals
 from jaxdefect.ops.roi_align import multiscale_roi_align, roi_align
 from jaxdefect.ops.routing import route
+from jaxdefect.ops.sharded_bank import (
+  device_mesh,
+  sharded_k_center_greedy,
+  sharded_nearest_neighbors,
+  sharded_take,
+  spread_rows,
+)
 from jaxdefect.ops.targets import (
   AnchorTargets,
   RegionTargets,
@@ -37,6 +44,7 @@ __all__ = [  # noqa: RUF022 (plain order, as everywhere)
   'covering_radius',
   'decode_boxes',
   'deform_conv2d',
+  'device_mesh',
   'encode_boxes',
   'grid_anchors',
   'k_center_greedy',
@@ -55,6 +63,10 @@ __all__ = [  # noqa: RUF022 (plain order, as everywhere)
   'sample_matches',
   'select_detections',
   'select_proposals',
+  'sharded_k_center_greedy',
+  'sharded_nearest_neighbors',
+  'sharded_take',
   'smooth_map',
+  'spread_rows',
   'warp',
 ]

@@ -1,13 +1,17 @@
 """What PatchCore promises: an exact bank that grows, shrinks and forgets, and equation 7."""
 
 import dataclasses
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdefect import ops
+import jaxdefect
+from jaxdefect import ops, train
 from jaxdefect.contracts import DataSpec, References, to_fitted
 from jaxdefect.methods import patchcore
 
@@ -224,6 +228,144 @@ def test_pretrained_backbone_is_taken():
   state = method.init(jax.random.key(0), spec, {'params': theirs})
   for got, expected in zip(jax.tree.leaves(state.params), jax.tree.leaves(theirs)):
     np.testing.assert_array_equal(got, expected)
+
+
+def equal(got, expected):
+  """The arrays of two trees, to the last bit."""
+  jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def fitted_on(devices, *, share):
+  """Two methods, on one device and on many, fitted to the same pictures."""
+  settings = {'coreset': share, 'bank_size': 37, 'projection': 8}
+  (one, fitted), (many, _) = (method_and_fitted(devices=n, **settings) for n in (1, devices))
+  whole, parts = (method.adapt(KEY, fitted, good(batch(3))) for method in (one, many))
+  assert len(parts.memory['bank']) == round(share * 3 * PLACES)
+  equal(parts.memory, whole.memory)
+  return (one, whole), (many, parts)
+
+
+def compare_all_that_is_done_to_a_bank(devices, *, share):
+  (one, whole), (many, parts) = fitted_on(devices, share=share)
+  spread = patchcore.spread(parts, devices)
+  assert len(spread.memory['bank']) > len(whole.memory['bank'])
+  more = one.adapt(KEY, whole, good(batch(3, first=3)))
+  assert len(more.memory['bank']) == min(37, 2 * len(whole.memory['bank']))
+  equal(many.adapt(KEY, spread, good(batch(3, first=3))).memory, more.memory)
+  less, smaller = patchcore.forget(whole, [1]), patchcore.forget(spread, [1])
+  assert smaller.memory['bank'].sharding == spread.memory['bank'].sharding
+  new = batch(2, first=80)
+  equal(jax.jit(many.predict)(smaller, new), jax.jit(one.predict)(less, new))
+
+
+@pytest.mark.parametrize('share', [0.5, 0.4])  # 24 patches, a multiple of the devices, and 19
+def test_two_devices_predict_as_one(share):
+  (one, whole), (many, parts) = fitted_on(2, share=share)
+  new = batch(2, first=80)
+  expected, predict = jax.jit(one.predict)(whole, new), jax.jit(many.predict)
+  equal(predict(parts, new), expected)
+  equal(predict(patchcore.spread(parts, 2), new), expected)
+
+
+def test_two_devices_extend_shrink_and_forget_as_one():
+  compare_all_that_is_done_to_a_bank(2, share=0.4)
+
+
+EIGHT_DEVICES = """
+import importlib.util, sys
+import jax
+spec = importlib.util.spec_from_file_location('patchcore_tests', sys.argv[1])
+tests = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tests)
+tests.compare_all_that_is_done_to_a_bank(8, share=0.1)
+print(jax.local_device_count(), 'devices agree')
+"""
+
+
+def test_eight_devices_equal_one():
+  # Five patches, of which forget leaves fewer: some devices hold none.
+  root = pathlib.Path(jaxdefect.__file__).parent.parent
+  flags = '--xla_force_host_platform_device_count=8'
+  result = subprocess.run(
+    [sys.executable, '-W', 'error', '-c', EIGHT_DEVICES, __file__],
+    env={'PYTHONPATH': str(root), 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert result.stdout.strip() == '8 devices agree', result.stderr
+
+
+@pytest.fixture(scope='module')
+def spread_bank():
+  """Of 49 patches on two devices, and the same on one."""
+  method, fitted = method_and_fitted(coreset=None, bank_size=49, devices=2)
+  whole = method.adapt(KEY, fitted, good(batch(4)))
+  return method, whole, patchcore.spread(whole, 2)
+
+
+def test_each_device_holds_its_share(spread_bank):
+  method, whole, spread = spread_bank
+  assert isinstance(whole.memory['bank'], np.ndarray)  # no device had to hold it
+  assert whole.memory['bank'].shape == (49, 12)
+  shards = spread.memory['bank'].addressable_shards
+  assert [part.data.shape for part in shards] == [(25, 12), (25, 12)]
+  assert {part.device for part in shards} == set(jax.local_devices()[:2])
+  # What predict takes on one device: half of the bank, and all of the rest.
+  compiled = jax.jit(method.predict).lower(spread, batch(2)).compile()
+  rest = dataclasses.replace(spread, memory=None)
+  others = sum(leaf.nbytes for leaf in jax.tree.leaves((rest, batch(2)['image'])))
+  taken = compiled.memory_analysis().argument_size_in_bytes
+  assert 25 * 12 * 4 < taken <= 25 * 12 * 4 + others
+
+
+def test_a_multiple_of_the_devices_is_laid_out_by_adapt():
+  method, fitted = method_and_fitted(coreset=None, devices=2)
+  fitted = method.adapt(KEY, fitted, good(batch(2)))
+  shards = fitted.memory['bank'].addressable_shards
+  assert [part.data.shape for part in shards] == [(PLACES, 12), (PLACES, 12)]
+
+
+def test_predict_moves_nothing_that_is_spread(spread_bank):
+  method, whole, spread = spread_bank
+  everywhere = jax.tree.leaves(spread.params)[0].sharding
+  new = jax.device_put(batch(2), everywhere)
+  predict = jax.jit(method.predict)
+  expected = predict(whole, new)
+  predict(spread, new)
+  with jax.transfer_guard('disallow'):
+    got = predict(spread, new)
+    with pytest.raises(Exception, match=r'Disallowed .* transfer'):
+      predict(whole, new)
+  equal(got, expected)
+
+
+def test_a_spread_bank_is_stored_and_converted(spread_bank, tmp_path):
+  method, whole, spread = spread_bank
+  one, _ = method_and_fitted(coreset=None, bank_size=49)
+  train.save_fitted(tmp_path / 'spread', spread)
+  stored = train.load_fitted(tmp_path / 'spread')
+  new = batch(2, first=9)
+  expected = jax.jit(one.predict)(whole, new)
+  for method_of_reader in (one, method):
+    equal(jax.jit(method_of_reader.predict)(stored, new), expected)
+  train.save_fitted(tmp_path / 'whole', whole)
+  equal(patchcore.spread(train.load_fitted(tmp_path / 'whole'), 2).memory, spread.memory)
+  for there in (spread, stored):
+    family, arguments, arrays = method.deploy(there)
+    assert (family, arguments) == one.deploy(whole)[:2]
+    equal(arrays, one.deploy(whole)[2])
+
+
+def test_refuses_devices_that_are_not_there():
+  there = jax.local_device_count()
+  with pytest.raises(ValueError, match=f'devices is {there + 1}; this process has {there} of kind'):
+    patchcore.make(devices=there + 1)
+  with pytest.raises(ValueError, match='devices is 0'):
+    patchcore.make(devices=0)
+  _, fitted = method_and_fitted()
+  with pytest.raises(ValueError, match='there is no bank yet'):
+    patchcore.spread(fitted, 2)
 
 
 @pytest.mark.parametrize(
