@@ -64,10 +64,9 @@ def textbook(x, offset, kernel, mask=None):
   return jnp.einsum('nhwkc,kco->nhwo', samples, kernel.reshape(9, *kernel.shape[2:]))
 
 
-def compiled(function: Callable, made: dict[str, Any], repeats: int) -> dict[str, dict]:
-  """Both passes of one of our formulations: what to call, peak memory, means of results."""
+def passes_of(function: Callable, made: dict[str, Any]) -> dict[str, tuple[Callable, list[Any]]]:
+  """Both passes of a convolution of ``made``: the function and what it is called with."""
   import jax
-  import jax.numpy as jnp
 
   inputs = [made[name] for name in ('x', 'offset', 'kernel', 'mask') if name in made]
 
@@ -75,29 +74,34 @@ def compiled(function: Callable, made: dict[str, Any], repeats: int) -> dict[str
     y, pullback = jax.vjp(function, *inputs)
     return y, *pullback(cotangent)
 
-  passes = {}
-  for name, body, operands in zip(PASSES, (function, both), (inputs, [made['cotangent'], *inputs])):
-    program = jax.jit(body).lower(*operands).compile()
-    memory = program.memory_analysis()
-    assert memory is not None
+  return dict(zip(PASSES, ((function, inputs), (both, [made['cotangent'], *inputs]))))
 
-    def call(program=program, operands=operands) -> dict[str, float]:
-      start, start_cpu = time.perf_counter(), time.process_time()
-      for _ in range(repeats):
-        result = program(*operands)
-      jax.block_until_ready(result)
-      seconds = {'wall': time.perf_counter() - start, 'cpu': time.process_time() - start_cpu}
-      return {key: value / repeats for key, value in seconds.items()}
 
-    passes[name] = {
-      'call': call,
-      'peak_bytes': memory.temp_size_in_bytes + memory.output_size_in_bytes,
-      'means': [
-        float(jnp.abs(one).astype(jnp.float32).mean())
-        for one in jax.tree.leaves(program(*operands))
-      ],
-    }
-  return passes
+def compiled(body: Callable, operands: list[Any], repeats: int) -> dict[str, Any]:
+  """One of our programs: what to call, peak memory, results and their means."""
+  import jax
+  import jax.numpy as jnp
+
+  program = jax.jit(body).lower(*operands).compile()
+  memory = program.memory_analysis()
+  assert memory is not None
+
+  def call() -> dict[str, float]:
+    result = None
+    start, start_cpu = time.perf_counter(), time.process_time()
+    for _ in range(repeats):
+      result = program(*operands)
+    jax.block_until_ready(result)
+    seconds = {'wall': time.perf_counter() - start, 'cpu': time.process_time() - start_cpu}
+    return {key: value / repeats for key, value in seconds.items()}
+
+  results = jax.tree.leaves(program(*operands))
+  return {
+    'call': call,
+    'peak_bytes': memory.temp_size_in_bytes + memory.output_size_in_bytes,
+    'results': results,
+    'means': [float(jnp.abs(one).astype(jnp.float32).mean()) for one in results],
+  }
 
 
 class Torchvision:
@@ -124,7 +128,7 @@ class Torchvision:
     self.versions = self._answer()
 
   def passes(self, shape: tuple[int, ...], version: str, dtype: str) -> dict[str, dict]:
-    """As ``compiled``; where torchvision lacks bfloat16 it answers with float16."""
+    """As ``compiled`` of both passes; where torchvision lacks bfloat16 it answers with float16."""
     facts = self.ask(make={'shape': shape, 'version': version, 'dtype': dtype})
     return {
       name: {
@@ -211,15 +215,15 @@ def measure(
   for dtype in ('float32', 'bfloat16') if on_gpu else ('float32',):
     for shape in SIZES:
       made = {name: jnp.asarray(a, dtype) for name, a in arrays(shape, version).items()}
-      sides = {
-        'jaxdefect': compiled(
-          lambda x, offset, kernel, mask=None: ops.deform_conv2d(
-            x, offset, kernel, mask, padding=1
-          ),
-          made,
-          repeats,
+      functions = {
+        'jaxdefect': lambda x, offset, kernel, mask=None: ops.deform_conv2d(
+          x, offset, kernel, mask, padding=1
         ),
-        'textbook': compiled(textbook, made, repeats),
+        'textbook': textbook,
+      }
+      sides = {
+        side: {name: compiled(*one, repeats) for name, one in passes_of(function, made).items()}
+        for side, function in functions.items()
       }
       if peer is not None:
         sides['torchvision'] = peer.passes(shape, version, dtype)

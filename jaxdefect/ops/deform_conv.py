@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdefect.ops import kernels
 from jaxdefect.ops.sampled_product import sampled_product
 
 
@@ -24,6 +25,7 @@ def deform_conv2d(
   stride: int | tuple[int, int] = 1,
   padding: int | tuple[int, int] = 0,
   dilation: int | tuple[int, int] = 1,
+  implementation: str | None = None,
 ) -> jax.Array:
   r"""Deformable convolution, version 1 (without ``mask``) and version 2 (with).
 
@@ -48,6 +50,9 @@ def deform_conv2d(
     stride: s, in pixels; one number or (y, x), like the next two.
     padding: p, zeros on every side, in pixels.
     dilation: d, distance of neighbouring taps in pixels.
+    implementation: 'xla', or 'pallas' for a fused kernel where the program is compiled for CUDA,
+      there is one group, and 16 divides C/G and O. 'pallas_interpret' runs it slowly anywhere, for
+      tests. None is 'xla', see ``ops.kernels``.
 
   Returns:
     [N, h, w, O] with h = (H + 2p - d (kh - 1) - 1) // s + 1, w likewise.
@@ -64,6 +69,7 @@ def deform_conv2d(
   >>> deform_conv2d(x, half_a_pixel_right, jnp.ones((1, 1, 1, 1)))[0, 1, :, 0].tolist()
   [3.5, 4.5, 2.5]
   """
+  implementation = kernels.implementation_or_default(implementation)
   x, offset, kernel = jnp.asarray(x), jnp.asarray(offset), jnp.asarray(kernel)
   chex.assert_rank([x, offset, kernel], 4)
   step = _pair('stride', stride, 1)
@@ -123,7 +129,7 @@ def deform_conv2d(
   index = index.reshape(-1, num_taps, parts, 4)  # [P, T, G, 4]
   share = share.reshape(-1, num_taps, parts, 4)
   weights = kernel.astype(dtype).reshape(num_taps, channels // groups, features)
-  y = sampled_product(rows, share, weights, index)  # [P, O]
+  y = sampled_product(rows, share, weights, index, implementation)  # [P, O]
   return y.reshape(num, *size, features)
 
 

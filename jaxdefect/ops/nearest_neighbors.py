@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdefect.ops import kernels
+
 # Distances that are held at once. On a CPU they should stay in its cache: 784 queries among 9,809
 # vectors of 384 take 28 ms so, 35 with all of them at once (two cores; the product alone 25).
 _HELD = {'cpu': 2**21}
@@ -24,6 +26,7 @@ def nearest_neighbors(
   k: int = 1,
   chunk: int = 2**14,
   valid: jax.Array | None = None,
+  implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   r"""The k vectors of a bank that are nearest to each query, and how far they are.
 
@@ -44,6 +47,9 @@ def nearest_neighbors(
     chunk: vectors of the bank that are compared at once, at most; with as many queries as make
       2**21 distances (8 MB) on a CPU and 2**24 elsewhere.
     valid: [M] bool, False marks padding of the bank; by default all count.
+    implementation: 'xla', or 'pallas' for a fused kernel where k is 1, the vectors are float32 or
+      a half type, and the program is compiled for CUDA; it needs no ``chunk``. 'pallas_interpret'
+      runs it slowly anywhere, for tests. None is 'xla', see ``ops.kernels``.
 
   Returns:
     ``(distances, indices)``: [Q, k] Euclidean distances, rising, and [Q, k] int32 into ``bank``,
@@ -51,13 +57,14 @@ def nearest_neighbors(
     the index 0. The type is float32 at least.
 
   Raises:
-    ValueError: if ``k`` or ``chunk`` is out of range.
+    ValueError: if ``k`` or ``chunk`` is out of range or ``implementation`` unknown.
 
   >>> bank = jnp.array([[0.0, 0], [3, 4], [6, 8]])
   >>> distances, indices = nearest_neighbors(jnp.array([[3.0, 4]]), bank, k=2)
   >>> distances.tolist(), indices.tolist()
   ([[0.0, 5.0]], [[1, 0]])
   """
+  implementation = kernels.implementation_or_default(implementation)
   chex.assert_rank([queries, bank], 2)
   chex.assert_equal_shape_suffix([queries, bank], 1)
   if not 1 <= k <= bank.shape[0]:
@@ -68,13 +75,60 @@ def nearest_neighbors(
     chex.assert_shape(valid, bank.shape[:1])
   chunk = max(k, min(chunk, bank.shape[0]))
   held = _HELD.get(jax.default_backend(), _HELD_ELSEWHERE)
-  return _search(queries, bank, valid, k=k, chunk=chunk, block=max(1, held // chunk))
+  block = max(1, held // chunk)
+  return _search(queries, bank, valid, k=k, chunk=chunk, block=block, implementation=implementation)
 
 
-@functools.partial(jax.jit, static_argnames=('k', 'chunk', 'block'))
+@functools.partial(jax.jit, static_argnames=('k', 'chunk', 'block', 'implementation'))
 def _search(
+  queries: jax.Array,
+  bank: jax.Array,
+  valid: jax.Array | None,
+  *,
+  k: int,
+  chunk: int,
+  block: int,
+  implementation: str,
+) -> tuple[jax.Array, jax.Array]:
+  find = functools.partial(_find, k=k, chunk=chunk, block=block)
+  if implementation != 'xla' and k == 1:
+    from jaxdefect.ops.kernels import nearest_neighbors as fused
+
+    if fused.fits(queries, bank):
+      find = functools.partial(kernels.run, implementation, _find_fused, find)
+  values, indices = find(queries, bank, valid)
+
+  dtype = values.dtype
+  queries = queries.astype(dtype)
+
+  def distance(index: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.square(queries - bank[index].astype(dtype)).sum(-1))
+
+  exact = lax.map(distance, indices.T).T if k > 1 else distance(indices[:, 0])[:, None]
+  exact = jnp.where(values < jnp.inf, exact, jnp.inf)
+  indices = jnp.where(values < jnp.inf, indices, 0)
+  if k > 1:
+    exact, indices = lax.sort((exact, indices), num_keys=2)
+  return exact, indices
+
+
+def _find_fused(
+  queries: jax.Array, bank: jax.Array, valid: jax.Array | None, *, interpret: bool = False
+) -> tuple[jax.Array, jax.Array]:
+  """As ``_find`` with k = 1, by the kernel."""
+  from jaxdefect.ops.kernels import nearest_neighbors as fused
+
+  norm = jnp.square(bank.astype(jnp.float32)).sum(1)
+  if valid is not None:
+    norm = jnp.where(valid, norm, jnp.inf)
+  values, indices = fused.nearest(queries, bank, norm, interpret=interpret)
+  return values[:, None], indices[:, None]
+
+
+def _find(
   queries: jax.Array, bank: jax.Array, valid: jax.Array | None, *, k: int, chunk: int, block: int
 ) -> tuple[jax.Array, jax.Array]:
+  r"""The k smallest :math:`\|b\|^2 - 2\,q^T b` of each query and their places, [Q, k] each."""
   dtype = jnp.promote_types(jnp.promote_types(queries.dtype, bank.dtype), jnp.float32)
   queries, (size, features) = queries.astype(dtype), bank.shape
   number = max(1, -(-queries.shape[0] // block))
@@ -118,16 +172,7 @@ def _search(
   )
   best = lax.fori_loop(0, -(-size // chunk), visit, best)
   values, indices = (found.reshape(-1, k)[: queries.shape[0]] for found in best)
-
-  def distance(index: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.square(queries - bank[index].astype(dtype)).sum(-1))
-
-  exact = lax.map(distance, indices.T).T if k > 1 else distance(indices[:, 0])[:, None]
-  exact = jnp.where(values < jnp.inf, exact, jnp.inf)
-  indices = jnp.where(values < jnp.inf, indices, 0)
-  if k > 1:
-    exact, indices = lax.sort((exact, indices), num_keys=2)
-  return exact, indices
+  return values, indices
 
 
 def lowest(values: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -15,6 +15,9 @@ differentiate ``_gradients`` with cotangents (a, b, c) is to differentiate
 :math:`\Phi(a, s, k, g) + \Phi(r, b, k, g) + \Phi(r, s, c, g)`, which the same two functions do: the
 pair is closed, so reverse mode works to any order. No order keeps columns for later; making them
 again takes a tenth of the time of the products.
+
+Both have a twin in ``kernels.sampled_product`` that no column leaves; since it stands inside of
+them, ``implementation`` changes no derivative of any order, only who computes it.
 """
 
 import math
@@ -23,15 +26,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdefect.ops import kernels
+
 # Columns made at a time, in bytes. On a CPU a piece, which is multiplied, stays in the shared cache
 # and a tile, which is sampled, in that of a core. Elsewhere one piece keeps the device busy.
 PIECE_BYTES, TILE_BYTES = 2**22, 2**19
 PIECE_BYTES_ELSEWHERE = 2**28
 
 
-@jax.custom_vjp
-def sampled_product(
-  rows: jax.Array, share: jax.Array, kernel: jax.Array, index: jax.Array
+def _sampled_product(
+  rows: jax.Array, share: jax.Array, kernel: jax.Array, index: jax.Array, implementation: str
 ) -> jax.Array:
   r"""Mixes four rows into each sample and multiplies the samples of a pixel with the kernel.
 
@@ -42,10 +46,42 @@ def sampled_product(
     share: [P, T, G, 4] float32 or float64, s.
     kernel: [T, C/groups, O] in the type of ``rows``.
     index: [P, T, G, 4] int32, i, inside of 0 .. R-1.
+    implementation: one of ``kernels.choice.IMPLEMENTATIONS``.
 
   Returns:
     [P, O] in the type of ``rows``.
   """
+  arrays = rows, share, kernel, index
+  fused = _fused(implementation, *arrays[:3])
+  return (
+    kernels.run(implementation, fused.product, _product, *arrays) if fused else _product(*arrays)
+  )
+
+
+def _sampled_product_gradients(
+  rows: jax.Array,
+  share: jax.Array,
+  kernel: jax.Array,
+  g: jax.Array,
+  index: jax.Array,
+  implementation: str,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The derivatives of Phi by rows, share and kernel; g is [P, O], the others as above."""
+  arrays = rows, share, kernel, g, index
+  fused, twin = _fused(implementation, *arrays[:3]), _product_gradients
+  return kernels.run(implementation, fused.gradients, twin, *arrays) if fused else twin(*arrays)
+
+
+def _fused(implementation: str, *arrays: jax.Array):
+  """The module of the kernels, where they are asked for and take these rows, share and kernel."""
+  if implementation == 'xla':
+    return None
+  from jaxdefect.ops.kernels import sampled_product as fused
+
+  return fused if fused.fits(*arrays) else None
+
+
+def _product(rows: jax.Array, share: jax.Array, kernel: jax.Array, index: jax.Array) -> jax.Array:
   piece_size, tile_size = _block_sizes(rows, share)
 
   def tile(_, at):
@@ -58,11 +94,9 @@ def sampled_product(
   return _in_blocks(piece, None, (share, index), piece_size)[1]
 
 
-@jax.custom_vjp
-def _gradients(
+def _product_gradients(
   rows: jax.Array, share: jax.Array, kernel: jax.Array, g: jax.Array, index: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The derivatives of Phi by rows, share and kernel, as in ``sampled_product``; g is [P, O]."""
   piece_size, tile_size = _block_sizes(rows, share)
 
   def tile(to_rows, at):
@@ -84,26 +118,28 @@ def _gradients(
   return to_rows.astype(rows.dtype), to_share, to_kernel.astype(kernel.dtype)
 
 
-def _product_backward(saved, g):
+def _product_backward(implementation, saved, g):
   rows, share, kernel, index = saved
-  return *_gradients(rows, share, kernel, g, index), None
+  return *_gradients(rows, share, kernel, g, index, implementation), None
 
 
-def _gradients_backward(saved, cotangents):
+def _gradients_backward(implementation, saved, cotangents):
   *arrays, g, index = saved
   to_g = jnp.zeros_like(g)
   totals = [jnp.zeros_like(array) for array in arrays]
   for place, cotangent in enumerate(cotangents):
     here = [cotangent if i == place else array for i, array in enumerate(arrays)]
-    to_g += sampled_product(*here, index)
-    for i, gradient in enumerate(_gradients(*here, g, index)):
+    to_g += sampled_product(*here, index, implementation)
+    for i, gradient in enumerate(_gradients(*here, g, index, implementation)):
       if i != place:
         totals[i] += gradient
   return *totals, to_g, None
 
 
-sampled_product.defvjp(lambda *args: (sampled_product(*args), args), _product_backward)
-_gradients.defvjp(lambda *args: (_gradients(*args), args), _gradients_backward)
+sampled_product = jax.custom_vjp(_sampled_product, nondiff_argnums=(4,))
+_gradients = jax.custom_vjp(_sampled_product_gradients, nondiff_argnums=(5,))
+sampled_product.defvjp(lambda *args: (sampled_product(*args), args[:-1]), _product_backward)
+_gradients.defvjp(lambda *args: (_gradients(*args), args[:-1]), _gradients_backward)
 
 
 def _block_sizes(rows: jax.Array, share: jax.Array) -> tuple[int, int]:
