@@ -31,6 +31,9 @@ def get_config(variant: str = '') -> ConfigDict:
 
   c.method = ConfigDict()
   c.method.name = 'classifier'
+  c.method.dtype = 'float32'  # of the computation; bfloat16 halves its memory
+  c.method.remat = False
+  c.method.accumulate = 1
   c.method.backbone = 'resnet10'  # slim, as it starts from nothing and has minutes
   c.method.width = 16
   c.method.stages = 4

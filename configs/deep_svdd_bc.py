@@ -49,6 +49,8 @@ def get_config(variant: str = '') -> ConfigDict:
 
   c.method = ConfigDict()
   c.method.name = 'deep_svdd'
+  c.method.dtype = 'float32'  # of the computation; bfloat16 halves its memory
+  c.method.accumulate = 1
   c.method.backbone = config_dict.placeholder(str)
   c.method.stages = config_dict.placeholder(int)
   c.method.channels = (32, 64, 128)

@@ -39,6 +39,9 @@ def get_config(variant: str = '') -> ConfigDict:
 
   c.method = ConfigDict()
   c.method.name = 'faster_rcnn'
+  c.method.dtype = 'float32'  # of the computation; bfloat16 halves its memory
+  c.method.remat = False
+  c.method.accumulate = 1
   c.method.backbone = 'resnet18'
   c.method.stages = 3
   c.method.frozen_stages = 1

@@ -49,6 +49,8 @@ def get_config(variant: str = '') -> ConfigDict:
 
   c.method = ConfigDict()
   c.method.name = 'ganomaly'
+  c.method.dtype = 'float32'  # of the computation; bfloat16 halves its memory
+  c.method.accumulate = 1
   c.method.latent = 100
   c.method.width = 32  # paper: 64
   c.method.adversarial_weight = 1.0

@@ -54,6 +54,9 @@ def get_config(variant: str = '') -> ConfigDict:
 
   c.method = ConfigDict()
   c.method.name = 'hybrid'
+  c.method.dtype = 'float32'  # of the computation; bfloat16 halves its memory
+  c.method.remat = False
+  c.method.accumulate = 1
   c.method.backbone = backbone
   c.method.stages = 4
   c.method.update_statistics = False  # from ten pictures they would be worse

@@ -90,6 +90,8 @@ def get_config(variant: str = '') -> ConfigDict:
 
   c.method = ConfigDict()
   c.method.name = 'medetection'
+  c.method.dtype = 'float32'  # of the computation; bfloat16 halves its memory
+  c.method.accumulate = 1
   c.method.siamese = True
   c.method.attention = config_dict.placeholder(str)
   c.method.attention = 'low'

@@ -48,6 +48,7 @@ def get_config(variant: str = '') -> ConfigDict:
 
   c.method = ConfigDict()
   c.method.name = 'padim'
+  c.method.dtype = 'float32'  # of the computation; bfloat16 halves its memory
   c.method.backbone = 'resnet18'
   c.method.width = 64
   c.method.layers = (1, 2, 3)

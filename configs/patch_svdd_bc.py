@@ -47,6 +47,8 @@ def get_config(variant: str = '') -> ConfigDict:
 
   c.method = ConfigDict()
   c.method.name = 'patch_svdd'
+  c.method.dtype = 'float32'  # of the computation; bfloat16 halves its memory
+  c.method.accumulate = 1
   c.method.patch_size = 32  # and 16; paper: 64 and 32 of 256 pixels
   c.method.strides = (16, 8)  # paper: 16 and 4
   c.method.features = 64

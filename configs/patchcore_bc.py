@@ -50,6 +50,7 @@ def get_config(variant: str = '') -> ConfigDict:
 
   c.method = ConfigDict()
   c.method.name = 'patchcore'
+  c.method.dtype = 'float32'  # of the computation; bfloat16 halves its memory
   c.method.backbone = 'resnet18'
   c.method.stages = 3
   c.method.width = 64
@@ -63,6 +64,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.reweight = True
   c.method.neighbours = 9
   c.method.sigma = 4.0
+  c.method.devices = 1  # over which the bank is spread
 
   c.optimizer = ConfigDict({'name': 'adam', 'learning_rate': 1e-3})  # not used
 

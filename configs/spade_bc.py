@@ -49,6 +49,7 @@ def get_config(variant: str = '') -> ConfigDict:
 
   c.method = ConfigDict()
   c.method.name = 'spade'
+  c.method.dtype = 'float32'  # of the computation; bfloat16 halves its memory
   c.method.backbone = 'resnet18'
   c.method.stages = 3
   c.method.width = 64

@@ -47,6 +47,8 @@ def get_config(variant: str = '') -> ConfigDict:
 
   c.method = ConfigDict()
   c.method.name = 'uninformed_students'
+  c.method.dtype = 'float32'  # of the computation; bfloat16 halves its memory
+  c.method.accumulate = 1
   c.method.backbone = 'resnet18'
   c.method.stages = 3
   c.method.width = 64

@@ -1,16 +1,24 @@
 """What every launcher does around its work: parse flags, and turn a bad input into one sentence."""
 
 import difflib
+import functools
 import importlib.util
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 
 import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from jaxdefect.train import processes
+
+# What is wrong with the input: a sentence of ours.
+_SAID = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
+# What XLA says, as an error of any kind: 'UNKNOWN: Gloo AllGather failed: ... reset by peer'.
+_STATUS = re.compile(r'^[A-Z_]+: ')
 _CONFIG_OVERRIDE = re.compile(r'^--?config\.([\w.\[\]]+)(=|$)')
 
 
@@ -37,18 +45,32 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
     main(values)
   except BrokenPipeError:  # whoever reads has seen enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-  except (ValueError, OSError, FloatingPointError, ModuleNotFoundError) as error:
-    if debug:
-      raise
-    _fail(str(error))
+  except Exception as error:
+    together = jax.distributed.is_initialized()
+    of_xla = isinstance(error, jax.errors.JaxRuntimeError) or _STATUS.match(str(error))
+    if together and of_xla and not debug:
+      print(' '.join(str(error).split()), file=sys.stderr)
+      _fail(processes.LOST, code=1)
+    if isinstance(error, _SAID) and not debug:
+      _fail(str(error))
+    if together:
+      traceback.print_exc()
+      processes.leave(1)  # the others would be waited for
+    raise
   except KeyboardInterrupt:
     print('\ninterrupted; the same command goes on where this one stopped', file=sys.stderr)
-    sys.exit(130)
+    _leave(130)
 
 
-def _fail(sentence: str):
+def _fail(sentence: str, code: int = 2):
   print(f'error: {" ".join(sentence.split())}', file=sys.stderr)
-  sys.exit(2)
+  _leave(code)
+
+
+def _leave(code: int):
+  if jax.distributed.is_initialized():
+    processes.leave(code)  # the others would be waited for
+  sys.exit(code)
 
 
 def remember_compilations() -> None:
@@ -127,6 +149,14 @@ def define_config(values: flags.FlagValues) -> None:
     'a file of configs/, FILE or FILE:variant; --config.x=v overrides',
     flag_values=values,
   )
+
+
+def define_processes(values: flags.FlagValues) -> None:
+  """Adds the flags of a run on several processes; Slurm, Open MPI and Kubernetes need none."""
+  define = functools.partial(flags.DEFINE_integer, flag_values=values)
+  flags.DEFINE_string('coordinator', '', 'host:port of process 0 of several', flag_values=values)
+  define('processes', 0, 'how many processes train together')
+  define('process', -1, 'which of them this one is, from 0 on')
 
 
 def define_false_alarm_rate(values: flags.FlagValues) -> None:

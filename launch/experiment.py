@@ -10,6 +10,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxdefect import data, methods, optim, train
@@ -33,6 +34,10 @@ SPLITS = {
   'boxes_fraction': box_splits.boxes_fraction,
   'boxes_unseen': box_splits.boxes_unseen,
 }
+
+
+# method.dtype -> what the network computes in; parameters, losses and distances stay float32.
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
 class Experiment(NamedTuple):
@@ -119,6 +124,10 @@ def make_method(config: ConfigDict, *, steps: int, axis_name: str | None = None)
   keyword_arguments(make_optimizer, optimizer, where=f'optimizer {name}')
   settings['optimizer'] = make_optimizer(steps=max(steps, 1), **optimizer)
   settings['axis_name'] = axis_name
+  if 'dtype' in settings:
+    settings['dtype'] = DTYPES.get(settings['dtype'])
+    if settings['dtype'] is None:
+      raise ValueError(f'method.dtype is {config.method.dtype!r}; it can be {", ".join(DTYPES)}')
   return factory(**keyword_arguments(factory, settings, where=f'method {config.method.name}'))
 
 
@@ -199,6 +208,7 @@ def build(config: ConfigDict, seed: int, *, split_file: pathlib.Path | None = No
       split.train, classes=classes
     ),
   )
+  parallel.layout(config.devices)  # refuses more than there are
   axis_name = parallel.axis_name(config.devices)
   method = make_method(config, steps=config.steps, axis_name=axis_name)
   pretrained, pretrained_source = load_pretrained(config)
@@ -262,6 +272,12 @@ def load_tasks(config: ConfigDict, key: str, *, target: str = '') -> dict[str, d
 def batch_spec(config: ConfigDict) -> Any:
   """The shapes of one device's training batch: of pictures, or of the episodes of some tasks."""
   size = tuple(config.data.image_size)
+  key = 'episodes.tasks_per_step' if 'episodes' in config else 'batch_size'
+  number = config.episodes.tasks_per_step if 'episodes' in config else config.batch_size
+  if number % config.devices:
+    raise ValueError(
+      f'{key} is {number}, which {config.devices} devices cannot share evenly; make it a multiple'
+    )
   if 'episodes' not in config:
     return batching.batch_spec(
       config.batch_size // config.devices, size, max_boxes=max_boxes(config)
@@ -276,15 +292,20 @@ def batch_spec(config: ConfigDict) -> Any:
 
 
 def training_stream(made: Experiment, seed: int) -> Any:
-  """Endless training batches that resume exactly: pictures of the split, or episodes of tasks."""
+  """Endless training batches that resume exactly: pictures of the split, or episodes of tasks.
+
+  Of several processes each gets its share.
+  """
   config = made.config
   size, interpolation = tuple(config.data.image_size), config.data.interpolation
+  share = jax.process_index(), jax.process_count()
   if made.tasks:
     return episodes.episode_batches(
       made.tasks,
       image_size=size,
       interpolation=interpolation,
       seed=seed,
+      shard=share,
       **keyword_arguments(episodes.episode_batches, config.episodes.to_dict(), where='episodes'),
     )
   return batching.train_batches(
@@ -296,6 +317,7 @@ def training_stream(made: Experiment, seed: int) -> Any:
     classes=made.spec.classes,
     max_boxes=max_boxes(config),
     straddle_epochs=len(made.split.train) < config.batch_size,
+    shard=share,
     seed=seed,
   )
 
@@ -346,13 +368,18 @@ def write_config(config: ConfigDict, directory: pathlib.Path) -> None:
   path = directory / 'config.json'
   text = config.to_json(indent=1)
   if path.exists():
-    if json.loads(path.read_text()) != json.loads(text):
+    if _without_devices(path.read_text()) != _without_devices(text):
       raise ValueError(f'{directory} holds a run of another config; choose another --workdir')
     return
   directory.mkdir(parents=True, exist_ok=True)
   partial = path.with_suffix('.tmp')
   partial.write_text(text)
   partial.replace(path)
+
+
+def _without_devices(text: str) -> dict:
+  """What makes a run: on how many devices it goes on changes nothing."""
+  return {k: v for k, v in json.loads(text).items() if k != 'devices'}
 
 
 def read_config(directory: pathlib.Path) -> ConfigDict:

@@ -103,7 +103,7 @@ def _inner_loop(made: experiment.Experiment, state: State, seed: int) -> dict[st
   episodes = list(itertools.islice(experiment.training_stream(made, seed), EPISODES))
 
   def means(method: Method) -> dict[str, float]:
-    step = parallel.compile_step(method.step, devices=1)
+    step = parallel.compile_step(method.step, parallel.ONE)
     values = []
     for batch in episodes:
       # A step gives its state's buffers away.

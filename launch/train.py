@@ -4,6 +4,10 @@ Writes DIR/config.json, split.json, augmentation.png (random views of each class
 any), checkpoints/, metrics.jsonl, fitted.safetensors, report.json and report.html. A DIR that holds
 an unfinished run of the same config goes on where it stopped. With several seeds
 (--config.seeds='(0,1,2)') each gets DIR/seed_<n>/ and DIR/report.json their mean.
+
+--config.devices=8 trains on eight devices. Several processes, each with its own devices and all of
+them on the same DIR, are started by Slurm, Open MPI or Kubernetes, or by hand with --coordinator,
+--processes and --process; process 0 writes.
 """
 
 import json
@@ -25,7 +29,11 @@ from launch import augmentation, calibration, command, experiment, reporting, ta
 def train_seed(
   config: ConfigDict, seed: int, directory: pathlib.Path, *, progress: bool = True
 ) -> dict:
-  """Trains one seed into ``directory`` and returns its report; goes on with what is unfinished."""
+  """Trains one seed into ``directory`` and returns its report; goes on with what is unfinished.
+
+  Of several processes only the writer evaluates and has a report; the others return {}.
+  """
+  train.processes.wait(f'{directory} begins')  # the writer is done with the seed before
   if (directory / 'report.json').exists():
     experiment.write_config(config, directory)  # refuses another config
     return json.loads((directory / 'report.json').read_text())
@@ -34,11 +42,12 @@ def train_seed(
   made = experiment.build(config, seed, split_file=split_file)
   stream = experiment.training_stream(made, seed)  # what is wrong with the pictures is met here
   sheet = augmentation.sheet(made, seed)  # and what is wrong with their views here
-  experiment.write_config(config, directory)
-  if sheet is not None:
-    figures.save(directory / augmentation.FILE, sheet)
-  if not split_file.exists():
-    splits.write(split_file, made.source, made.split)
+  if train.processes.is_writer():
+    experiment.write_config(config, directory)
+    if sheet is not None:
+      figures.save(directory / augmentation.FILE, sheet)
+    if not split_file.exists():
+      splits.write(split_file, made.source, made.split)
 
   key_train, key_adapt = jax.random.split(jax.random.key(seed))
   known = experiment.references(config, made.source, reference_images(made), made.split.validation)
@@ -66,6 +75,8 @@ def train_seed(
     progress=progress,
     tensorboard=config.tensorboard,
   )
+  if not train.processes.is_writer():
+    return {}
   if config.best:
     state = train.checkpoint.load(
       directory, train.checkpoint.make_template(made.method, made.spec), step='best'
@@ -105,6 +116,8 @@ def train_seeds(config: ConfigDict, directory: pathlib.Path, *, progress: bool =
     single = config.copy_and_resolve_references()
     single.seeds = (seed,)
     reports.append(train_seed(single, seed, directory / f'seed_{seed}', progress=progress))
+  if not train.processes.is_writer():
+    return {}
   experiment.write_config(config, directory)
   summary = aggregate(reports)
   summary |= {
@@ -125,13 +138,19 @@ def train_seeds(config: ConfigDict, directory: pathlib.Path, *, progress: bool =
 
 def define(values: flags.FlagValues) -> None:
   command.define_config(values)
+  command.define_processes(values)
   flags.DEFINE_string('workdir', None, 'folder of the run', flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
   config = command.config(values)
+  train.processes.start(
+    coordinator=values.coordinator, count=values.processes, index=values.process
+  )
   directory = pathlib.Path(values.workdir or f'runs/{command.config_name()}')
   result = train_seeds(config, directory)
+  if not result:
+    return  # the writer says the rest
   for name in tasks.HEADLINES:
     if name in result['metrics']:
       low, high = result['intervals'].get(name, (float('nan'),) * 2)

@@ -68,6 +68,8 @@ def test_a_deliberate_break_is_found():
 
 
 BOX = (2, 3, 20, 30)
+# The same number of classes and pictures in COCO and VOC: one program serves both.
+TWO = ('dent', 'scratch')
 
 
 def picture(label: int, number: int, size: int = 40) -> Image.Image:
@@ -96,14 +98,15 @@ def make_mixedwm38(folder: pathlib.Path) -> None:
   np.savez(folder / 'Wafer_Map_Datasets.npz', arr_0=maps, arr_1=codes)
 
 
-def make_voc(folder: pathlib.Path, *, images='IMAGES', xml='ANNOTATIONS') -> None:
-  (folder / images).mkdir(parents=True)
-  (folder / xml).mkdir(exist_ok=True)
+def make_voc(folder: pathlib.Path, classes=neu.CLASSES) -> None:
+  images, xml = folder / 'IMAGES', folder / 'ANNOTATIONS'
+  images.mkdir(parents=True)
+  xml.mkdir()
   box = '<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>'.format(*BOX)
-  for label, name in enumerate(neu.CLASSES):
+  for label, name in enumerate(classes):
     for i in range(1, 9):
-      picture(label, i).save(folder / images / f'{name}_{i}.jpg', quality=95)
-      (folder / xml / f'{name}_{i}.xml').write_text(
+      picture(label, i).save(images / f'{name}_{i}.jpg', quality=95)
+      (xml / f'{name}_{i}.xml').write_text(
         f'<annotation><filename>{name}_{i}.jpg</filename>'
         '<size><width>40</width><height>40</height><depth>1</depth></size>'
         f'<object><name>{name}</name><bndbox>{box}</bndbox></object></annotation>'
@@ -114,7 +117,7 @@ def make_coco(folder: pathlib.Path) -> None:
   folder.mkdir(parents=True)
   x0, y0, x1, y1 = BOX
   content = {'images': [], 'annotations': [], 'categories': []}
-  for label, name in enumerate(('dent', 'scratch')):
+  for label, name in enumerate(TWO):
     content['categories'].append({'id': label + 1, 'name': name})
     for i in range(8):
       number = 8 * label + i
@@ -155,7 +158,7 @@ MAKERS = {
   'neu': make_voc,
   'neu_det': make_voc,
   'product': make_products,
-  'voc': make_voc,
+  'voc': lambda folder: make_voc(folder, TWO),
   'xsdd': lambda folder: make_class_folders(folder, xsdd.CLASSES),
 }
 

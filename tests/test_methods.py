@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxdefect import methods
+from jaxdefect import methods, models
 from jaxdefect.contracts import (
   AnomalyMaps,
   ClassScores,
@@ -233,14 +233,15 @@ def test_padding_is_invisible_to_the_step(trained):
   chex.assert_trees_all_close(padded_scalars, scalars, atol=1e-4, rtol=1e-4)
 
 
-def adapted(trained: Trained) -> Fitted:
+@pytest.fixture(scope='module')
+def adapted(trained) -> Fitted:
   names = classes(trained.name)
   references = References(names, [labelled(trained.name, 6, padding=2)])
   return trained.method.adapt(jax.random.key(1), to_fitted(trained.after, names), references)
 
 
-def test_predict_depends_on_its_own_image_alone(trained):
-  method, fitted = trained.method, adapted(trained)
+def test_predict_depends_on_its_own_image_alone(trained, adapted):
+  method, fitted = trained.method, adapted
   predict = jax.jit(method.predict)
   together = predict(fitted, batch(6, first=9))
   shuffled = {k: v[::-1] for k, v in batch(6, first=9).items()}
@@ -286,8 +287,8 @@ CHECKS = {
 
 
 @pytest.mark.parametrize('trained', EXPLAINED, indirect=True)
-def test_activations_agree_with_predict_and_their_tap_has_a_gradient(trained):
-  method, fitted = trained.method, adapted(trained)
+def test_activations_agree_with_predict_and_their_tap_has_a_gradient(trained, adapted):
+  method, fitted = trained.method, adapted
   predictions, maps = method.activations(fitted, batch(2), None)
   chex.assert_trees_all_close(predictions, method.predict(fitted, batch(2)), atol=1e-5)
   slope = jax.grad(lambda tap: method.activations(fitted, batch(2), tap)[0].scores[:, 0].sum())(
@@ -298,10 +299,10 @@ def test_activations_agree_with_predict_and_their_tap_has_a_gradient(trained):
 
 
 @pytest.mark.parametrize('trained', DEPLOYED, indirect=True)
-def test_deploy_is_plain_data(trained):
+def test_deploy_is_plain_data(trained, adapted):
   import json
 
-  family, arguments, arrays = trained.method.deploy(adapted(trained))
+  family, arguments, arrays = trained.method.deploy(adapted)
   assert isinstance(family, str)
   assert json.loads(json.dumps(arguments))['classes'] == list(classes(trained.name))
   assert all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(arrays))
@@ -422,36 +423,88 @@ def test_faster_rcnn_learns_without_any_box():
   assert scalars['rpn_objectness'][0] > 0
 
 
-@pytest.mark.parametrize('name', [name for name in methods.names() if name not in STEPLESS])
-def test_two_devices_equal_one(name):
-  """1 x 8 and 2 x 4 train the same: statistics, negatives and gradients span the devices."""
-  from jaxdefect.train import parallel
+# Settings with which a step takes its batch in parts; methods that have none refuse.
+UNCOUPLED = {
+  'classifier': {'update_statistics': False},
+  'faster_rcnn': {'classifier': 'linear', 'update_statistics': False},
+  'hybrid': {
+    **{'update_statistics': False, 'stages': 1},
+    'anomaly': {'name': 'patchcore', 'layers': (1,)},
+  },
+  'medetection': {'first_order': True},  # quicker to compile, and tasks are no less apart
+  'patch_svdd': {},
+  'uninformed_students': {},
+}
 
+
+@pytest.mark.parametrize('name', sorted(set(methods.names()) - STEPLESS))
+def test_batch_in_parts_trains_the_same_or_is_refused(name):
   with jax.enable_x64(True):
     settings = {**SMALL[name], 'optimizer': optax.sgd(0.1), 'dtype': jnp.float64}
+    settings |= UNCOUPLED.get(name, {})
     if name in VIEWS:
       settings['augmentation'] = VIEWS[name]
-    one = methods.load(name)(**settings)
-    two = methods.load(name)(**settings, axis_name=parallel.AXIS_NAME)
+    if name not in UNCOUPLED:
+      with pytest.raises(ValueError, match='accumulate is 2; it can only be 1, because'):
+        methods.load(name)(**settings, accumulate=2)
+      return
+    whole, parts = (methods.load(name)(**settings, accumulate=count) for count in (1, 2))
     key = jax.random.key(0)
-
-    def double(x):
-      return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-    start = jax.tree.map(double, one.init(key, spec(name)))
+    start = jax.tree.map(
+      lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x,
+      jax.jit(lambda key: whole.init(key, spec(name)))(key),
+    )
     if name in ANOMALY:
-      start = one.prepare(key, start, References(('good',), [training_batch(name)]))
-    sizes = (6, 0) if name in EPISODIC else (7, 1)
-    stream = [training_batch(name, sizes[0], padding=sizes[1], first=8 * i) for i in range(2)]
+      start = whole.prepare(key, start, References(('good',), [training_batch(name)]))
+    # Padding is not spread evenly over the parts.
+    sizes = (6, 0) if name in EPISODIC else (5, 1)
+    item = training_batch(name, sizes[0], padding=sizes[1])
+    expected, found = (jax.jit(method.step)(key, start, item) for method in (whole, parts))
+    chex.assert_trees_all_close(found, expected, atol=1e-9)
 
-    def run(method, devices):
-      step = parallel.compile_step(method.step, devices=devices)
-      state = parallel.replicate(start, devices)
-      for item in stream:
-        state, _ = step(key, state, parallel.shard(item, devices))
-      return parallel.unreplicate(state, devices)
 
-    chex.assert_trees_all_close(run(one, 1).params, run(two, 2).params, atol=1e-9)
+@pytest.mark.parametrize(
+  ('name', 'settings', 'reason'),
+  [
+    ('classifier', {}, 'BatchNorm takes its statistics from the whole batch'),
+    ('hybrid', {}, 'BatchNorm takes its statistics from the whole batch'),
+    ('faster_rcnn', {}, 'prototypes follow the regions of the whole batch'),
+    ('faster_rcnn', {'classifier': 'linear', 'update_statistics': True}, 'BatchNorm takes'),
+    ('faster_rcnn', {'classifier': 'linear', 'box_head': 'gs'}, 'BatchNorm takes'),
+    ('contrastive_margin', {}, 'compares the pictures of a batch'),
+  ],
+)
+def test_what_couples_a_batch_is_named(name, settings, reason):
+  with pytest.raises(ValueError, match=f'accumulate is 4; it can only be 1, because .*{reason}'):
+    methods.load(name)(**{**SMALL[name], **settings}, accumulate=4)
+
+
+def test_group_norm_couples_no_pictures():
+  assert detector(classifier='linear', box_head='gs', norm='group', accumulate=2)
+
+
+# Methods that train a backbone.
+REMAT = ('classifier', 'contrastive_margin', 'faster_rcnn', 'hybrid', 'nearest_neighbor')
+
+
+def test_every_trained_backbone_can_be_rematerialised():
+  having = [n for n in methods.names() if 'remat' in inspect.signature(methods.load(n)).parameters]
+  assert having == sorted(REMAT)
+
+
+@pytest.mark.parametrize('name', REMAT)
+@pytest.mark.parametrize('remat', [False, True])
+def test_remat_reaches_the_backbone(name, remat, monkeypatch):
+  made, backbone = [], models.backbone
+
+  def record(*args, **settings):
+    made.append(backbone(*args, **settings))
+    return made[-1]
+
+  monkeypatch.setattr(models, 'backbone', record)
+  methods.load(name)(**SMALL[name], remat=remat)
+  # The anomaly part of a hybrid is not trained.
+  assert made[0].remat == remat
 
 
 def medetection(**settings) -> Method:
@@ -521,13 +574,14 @@ def test_medetection_needs_something_to_compare_with():
 
 def test_medetection_steps_to_second_order_and_says_how_far_it_moved():
   key, moved = jax.random.key(0), {}
+  # One task: each is unrolled, and takes its share of the compiling.
   stepped = {}
   for first_order in (False, True):
     method = medetection(optimizer=optax.sgd(1.0), inner_rate=0.5, first_order=first_order)
     state = method.init(key, spec('medetection'))
     # A head of zeros passes no gradient on.
     state.params['fc']['kernel'] = jnp.full_like(state.params['fc']['kernel'], 0.1)
-    after, scalars = jax.jit(method.step)(key, state, training_batch('medetection'))
+    after, scalars = jax.jit(method.step)(key, state, training_batch('medetection', 3))
     stepped[first_order], moved[first_order] = after.params, scalars['movement'][0]
   difference = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), stepped[False], stepped[True])
   assert max(jax.tree.leaves(difference)) > 1e-4
@@ -538,7 +592,7 @@ def test_medetection_steps_to_second_order_and_says_how_far_it_moved():
 def test_medetection_head_alone_adapts_in_anil():
   method = medetection(optimizer=optax.sgd(0.1), adapts='head', reset_head=True, inner_rate=0.5)
   state = method.init(jax.random.key(0), spec('medetection'))
-  after, scalars = jax.jit(method.step)(jax.random.key(0), state, training_batch('medetection'))
+  after, scalars = jax.jit(method.step)(jax.random.key(0), state, training_batch('medetection', 3))
   assert scalars['movement'][0] > 0
   # The head starts every task from zero, so what it is does not matter and does not change.
   chex.assert_trees_all_equal(after.params['fc'], state.params['fc'])
@@ -547,7 +601,7 @@ def test_medetection_head_alone_adapts_in_anil():
 def test_medetection_learns_its_inner_rates():
   method = medetection(optimizer=optax.sgd(0.1), learn_inner_rates=True)
   state = method.init(jax.random.key(0), spec('medetection'))
-  after, _ = jax.jit(method.step)(jax.random.key(0), state, training_batch('medetection'))
+  after, _ = jax.jit(method.step)(jax.random.key(0), state, training_batch('medetection', 3))
   before, rates = (s.params['inner_rates']['fc']['kernel'] for s in (state, after))
   assert float(jnp.abs(rates - before).max()) > 0
   fitted = method.adapt(

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 # What a line of metrics.jsonl holds beside the quantities worth a curve.
-_NOT_CURVES = ('step', 'seconds', 'epoch', 'images_per_second')
+_NOT_CURVES = ('step', 'seconds', 'epoch', 'images_per_second', 'data_stall')
 _SHARES = ('accuracy', 'f1', 'auroc', 'recall', 'precision', 'map')
 _UNITS = {
   **{'gradient_norm': 'Euclidean norm', 'learning_rate': 'step size'},

@@ -1,7 +1,7 @@
 """Training: the only loop, its checkpoints, its log and its devices."""
 
-from jaxdefect.train import checkpoint, metric_log, parallel
+from jaxdefect.train import checkpoint, metric_log, parallel, processes
 from jaxdefect.train.fit import fit
 from jaxdefect.train.fitted_file import load_fitted, save_fitted
 
-__all__ = ['checkpoint', 'fit', 'load_fitted', 'metric_log', 'parallel', 'save_fitted']
+__all__ = ['checkpoint', 'fit', 'load_fitted', 'metric_log', 'parallel', 'processes', 'save_fitted']

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from jaxdefect.contracts import DataSpec, Method, State
+from jaxdefect.train import processes
 
 
 class Restored(NamedTuple):
@@ -31,6 +32,8 @@ class Restored(NamedTuple):
 
 class Checkpoints:
   """The checkpoints of one run: the newest and, where a metric is given, the best are kept.
+
+  Of several processes all save and restore together, and process 0 writes.
 
   Args:
     directory: folder of the run; checkpoints go to its sub-folder ``checkpoints``.
@@ -89,10 +92,13 @@ class Checkpoints:
     damaged = [path for path in broken if any(path.iterdir())]
     if damaged and restored is None:
       raise ValueError(f'The checkpoint {damaged[0]} cannot be read: {broken[damaged[0]]}')
-    for path in broken:
-      # Orbax takes it for a finished step, and would never write that step again.
-      shutil.rmtree(path)
     if broken:
+      processes.wait('all processes have read the checkpoints')
+      for path in broken:
+        # Orbax takes it for a finished step, and would never write that step again.
+        if processes.is_writer():
+          shutil.rmtree(path)
+      processes.wait('broken checkpoints are removed')
       self._manager.reload()
     return restored
 
@@ -106,7 +112,7 @@ def make_template(method: Method, spec: DataSpec) -> State:
 
 
 def load(directory: str | os.PathLike, template: State, *, step: int | str | None = None) -> State:
-  """Reads the state of a run, for evaluation and export.
+  """Reads the state of a run, for evaluation and export, in this process alone.
 
   Args:
     directory: folder of the run.
@@ -167,6 +173,12 @@ def _manager(folder: pathlib.Path, *, writes: bool) -> ocp.CheckpointManager:
       cleanup_tmp_directories=writes,
       # Donated buffers must not be overwritten while they are still being written out.
       enable_async_checkpointing=False,
+      # Who only reads waits for nobody.
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        primary_host=0 if writes else jax.process_index(),
+        active_processes=None if writes else {jax.process_index()},
+        barrier_sync_key_prefix=None if writes else f'reader_{jax.process_index()}',
+      ),
       # Without best_fn Orbax does not store metrics, and a resumed run would forget its best.
       best_fn=_metric,
       preservation_policy=policy,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdefect.contracts import Batch, DataSpec, Method, References, State
-from jaxdefect.train import checkpoint, parallel
+from jaxdefect.train import checkpoint, parallel, processes
 from jaxdefect.train.position import Position, from_json, to_json
 from jaxdefect.train.report import Report
 
@@ -37,6 +37,9 @@ def fit(
 ) -> State:
   """Trains a method, or goes on with a run that was interrupted.
 
+  On several processes (``train.processes``) each calls this with its own share of the batches and
+  everything else the same; they see the same directory, and process 0 writes to it.
+
   A run is a function of its arguments: killed at any moment and started again with the same
   arguments, it ends with the same parameters and the same log as an uninterrupted one. The key,
   the position in the data and the open log window are part of a checkpoint; randomness within a
@@ -54,14 +57,14 @@ def fit(
       that run goes on. None keeps nothing.
     pretrained: variables laid over the fresh ones, handed to ``method.init``.
     references: handed to ``method.prepare``, once before step 0. It must keep shapes.
-    evaluate: state -> metrics, on one device. It must not keep the state: its buffers are
-      overwritten by the next step.
+    evaluate: state -> metrics, on one device, in every process. It must not keep the state: its
+      buffers are overwritten by the next step.
     evaluate_every: steps between evaluations; the last step is evaluated in any case.
     best: metric of ``evaluate``, larger is better; its best checkpoint is kept beside the newest.
     log_every: steps between lines of ``metrics.jsonl``: means over that interval, sum / count.
     checkpoint_every: steps between checkpoints; evaluations and the last step write one too.
-    devices: local devices to train on. For more than one the method must have been made with
-      ``axis_name=parallel.AXIS_NAME``.
+    devices: how many to train on, over all processes. For more than one the method must have been
+      made with ``axis_name=parallel.AXIS_NAME``.
     progress: show a bar, or plain lines where there is no terminal.
     tensorboard: write TensorBoard event files too.
 
@@ -69,7 +72,8 @@ def fit(
     The state after the last step, on one device.
 
   Raises:
-    ValueError: an argument, or what the directory holds, does not fit.
+    ValueError: an argument, or what the directory holds, does not fit, or a batch has other shapes
+      than the first one had (the step would be compiled again).
     FloatingPointError: a scalar, and with it the loss or the gradient, is not finite.
   """
   _check_arguments(
@@ -80,7 +84,15 @@ def fit(
     log_every=log_every,
     checkpoint_every=checkpoint_every,
   )
-  step = parallel.compile_step(method.step, devices=devices)
+  on = parallel.layout(devices)
+  compilations = 0
+
+  def train_step(key, state, batch):
+    nonlocal compilations
+    compilations += 1  # this runs when the step is compiled, not when it is called
+    return method.step(key, state, batch)
+
+  step = parallel.compile_step(train_step, on)
   stream: Any = iter(batches)
   with contextlib.ExitStack() as resources:
     store = None
@@ -98,48 +110,57 @@ def fit(
     else:
       state, position = _start(method, key, spec, pretrained, references)
     done = start = int(state.step)
+    shapes, expected = '', 0
+    processes.check_agreement(done, f'The step that {directory} goes on from')
     if done > steps:
       raise ValueError(f'steps is {steps}, but {directory} holds a run of {done} steps.')
 
     report = resources.enter_context(
       contextlib.closing(
         Report(
-          directory,
+          directory if processes.is_writer() else None,
           steps,
           position,
           start=None if restored is None else start,
-          progress=progress,
+          progress=progress and processes.is_writer(),
           tensorboard=tensorboard,
         )
       )
     )
-    state = parallel.replicate(state, devices)
+    state = parallel.replicate(state, on)
     finished = restored is not None and done == steps
     while not finished:
       if done < steps:
-        batch = _next(stream, done, steps)
-        state, scalars = step(position.key, state, parallel.shard(batch, devices))
+        with report.waiting():
+          batch = _next(stream, done, steps)
+        state, scalars = step(position.key, state, parallel.shard(batch, on))
         done += 1
-        report.push(done, scalars, _num_images(batch))
+        report.push(done, scalars, _num_images(batch) * jax.process_count())
         if done == start + 1:
-          parallel.check_replicas(state, devices)
+          parallel.check_replicas(state, on)
+          shapes, expected = _shapes(batch), compilations
+        elif compilations > expected:
+          raise ValueError(
+            f'The batch of step {done} is {_shapes(batch)} and that of step {start + 1} was '
+            f'{shapes}; all must be alike, or the step is compiled again for each.'
+          )
 
       if _due(done, log_every, steps):
         report.log(done)
       metrics = {}
       if evaluate is not None and _due(done, evaluate_every, steps):
         report.collect()
-        metrics = evaluate(parallel.unreplicate(state, devices))
+        metrics = evaluate(parallel.unreplicate(state, on))
         metrics = {name: float(value) for name, value in metrics.items()}
         report.evaluation(done, metrics)
       if store is not None and (metrics or _due(done, checkpoint_every, steps)):
         window, seconds = report.record()
         here = Position(position.key, stream.get_state(), window, seconds)
         store.save(
-          parallel.unreplicate(state, devices), to_json(here), metric=_best_metric(metrics, best)
+          parallel.unreplicate(state, on), to_json(here), metric=_best_metric(metrics, best)
         )
       finished = done == steps
-    return parallel.unreplicate(state, devices)
+    return parallel.unreplicate(state, on)
 
 
 def _start(method, key, spec, pretrained, references) -> tuple[State, Position]:
@@ -167,6 +188,12 @@ def _next(batches, done: int, steps: int) -> Batch:
     raise ValueError(
       f'batches ended after {done} of {steps} steps; training batches must repeat for ever.'
     ) from None
+
+
+def _shapes(batch: Batch) -> str:
+  leaves = jax.tree_util.tree_leaves_with_path(batch)
+  named = ((jax.tree_util.keystr(p, simple=True, separator='/'), x) for p, x in leaves)
+  return ', '.join(f'{name} {x.dtype}{list(x.shape)}' for name, x in named)
 
 
 def _num_images(batch: Batch) -> int:

@@ -23,6 +23,7 @@ class Window:
 
   Attributes:
     seconds: time that the steps of the window took, kept by the caller.
+    stalled: the part of it in which the device waited for data, kept by the caller.
   """
 
   def __init__(self, record: dict | None = None):
@@ -30,6 +31,7 @@ class Window:
     self._sums: dict[str, list[float]] = {k: list(v) for k, v in record.get('sums', {}).items()}
     self._images: int = record.get('images', 0)
     self.seconds: float = record.get('seconds', 0.0)
+    self.stalled: float = record.get('stalled', 0.0)
     self._pending: list[tuple[int, dict]] = []
 
   def push(self, step: int, scalars: dict, images: int) -> None:
@@ -60,16 +62,20 @@ class Window:
     self._pending = []
 
   def flush(self) -> dict[str, float]:
-    """Means of what was collected and images per second; starts the next window."""
+    """Means of what was collected, images per second and the stall; starts the next window."""
     means = {name: total / count for name, (total, count) in self._sums.items() if count}
     if self._images and self.seconds > 0:
       means['images_per_second'] = self._images / self.seconds
-    self._sums, self._images, self.seconds = {}, 0, 0.0
+      means['data_stall'] = self.stalled / self.seconds
+    self._sums, self._images, self.seconds, self.stalled = {}, 0, 0.0, 0.0
     return means
 
   def record(self) -> dict[str, Any]:
     """What was collected and not yet flushed, as JSON, for a checkpoint."""
-    return {'sums': self._sums, 'images': self._images, 'seconds': self.seconds}
+    return {
+      **{'sums': self._sums, 'images': self._images},
+      **{'seconds': self.seconds, 'stalled': self.stalled},
+    }
 
 
 class MetricLog:

@@ -9,6 +9,8 @@ import rich.progress
 
 # Plain lines go to files and CI logs, which nobody wants to scroll through for ever.
 SECONDS_BETWEEN_LINES = 5.0
+# Share of the time that the device waits for data, from which on the bar shows it.
+WORTH_SAYING = 0.05
 
 
 class Progress:
@@ -69,7 +71,11 @@ def describe(means: dict[str, float]) -> str:
 
   >>> describe({'loss': 0.51234, 'accuracy': 0.9, 'images_per_second': 312.4, 'other': 1.0})
   'loss 0.5123  accuracy 0.900  312 img/s'
+  >>> describe({'images_per_second': 40.0, 'data_stall': 0.31})
+  '40 img/s  waits for data 31%'
   """
   formats = {'loss': 'loss {:.4f}', 'accuracy': 'accuracy {:.3f}'}
   formats['images_per_second'] = '{:.0f} img/s'
+  if means.get('data_stall', 0) >= WORTH_SAYING:
+    formats['data_stall'] = 'waits for data {:.0%}'
   return '  '.join(text.format(means[name]) for name, text in formats.items() if name in means)

@@ -203,7 +203,7 @@ def test_killed_three_times_equals_uninterrupted(linear, tmp_path):
   assert int(killed.step) <= linear.STEPS
 
   def lines(name):
-    times = ('seconds', 'images_per_second')
+    times = ('seconds', 'images_per_second', 'data_stall')
     return [
       {key: value for key, value in line.items() if key not in times}
       for line in train.metric_log.read(tmp_path / name / 'metrics.jsonl')

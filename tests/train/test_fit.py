@@ -36,7 +36,7 @@ def assert_same(a, b):
 
 def lines_without_times(directory):
   lines = train.metric_log.read(directory / 'metrics.jsonl')
-  times = ('seconds', 'images_per_second')
+  times = ('seconds', 'images_per_second', 'data_stall')
   return [{k: v for k, v in line.items() if k not in times} for line in lines]
 
 
