@@ -19,7 +19,7 @@ import pathlib
 import tempfile
 from typing import Any
 
-CASES = ('train_step', 'inference', 'pipeline')
+CASES = ('train_step', 'three_views', 'inference', 'pipeline')
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     timing.show(case, times, ratios)
     cases[case] = {'seconds': times, 'ours_over': ratios}
 
-  for case in ('train_step', 'inference'):
+  for case in ('train_step', 'three_views', 'inference'):
     if case in arguments.cases:
       contenders = {
         'jaxdefect': getattr(ours, case)(**shape),

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdefect import models
+from jaxdefect import methods, models
+from jaxdefect.contracts import DataSpec
 
 CLASSES = 1000
 
@@ -64,6 +65,41 @@ def train_step(
     nonlocal state
     for _ in range(repeats):
       state = compiled(*state, x, label)
+    return jax.block_until_ready(state)
+
+  return call
+
+
+def three_views(name: str, *, batch: int, side: int) -> Callable[[], object]:
+  """A step of ``contrastive_margin`` as it is trained: it draws the two views of each image too.
+
+  Args:
+    name: of the backbone.
+    batch: images per step; three times as many pass the network.
+    side: of the images, in pixels.
+
+  Returns:
+    A call that runs a step and waits for it.
+  """
+  classes = tuple(map(str, range(10)))
+  method = methods.load('contrastive_margin')(
+    backbone=name, optimizer=optax.sgd(1e-3, momentum=0.9)
+  )
+  fed = {
+    'image': np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8),
+    'label': (np.arange(batch) % len(classes)).astype(np.int32),
+    'valid': np.ones(batch, bool),
+    'index': np.arange(batch, dtype=np.int32),
+  }
+  shapes = {key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in fed.items()}
+  key = jax.random.key(0)
+  spec = DataSpec(shapes, classes, (batch,) * len(classes))
+  state = jax.jit(lambda key: method.init(key, spec))(key)
+  compiled = jax.jit(method.step, donate_argnums=1).lower(key, state, fed).compile()
+
+  def call() -> object:
+    nonlocal state
+    state, _ = compiled(key, state, fed)
     return jax.block_until_ready(state)
 
   return call

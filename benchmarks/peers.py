@@ -60,6 +60,53 @@ def train_step(
   return call
 
 
+def three_views(
+  name: str, *, batch: int, side: int, channels_last: bool = False, sizes: tuple = (512, 128)
+) -> Callable[[], object]:
+  """The step of source B: a backbone, an MLP, NT-Xent of three views, ArcFace, and SGD.
+
+  The views are given; ours draws them in its step.
+
+  Args:
+    name: of the network.
+    batch: images per step; three times as many pass the network.
+    side: of the images, in pixels.
+    channels_last: memory format of network and images.
+    sizes: of the MLP's hidden and last layer.
+
+  Returns:
+    A call that runs a step.
+  """
+  module, x = _prepare(name, 3 * batch, side, 'cpu', channels_last)
+  features = module.fc.in_features
+  module.fc = nn.Sequential(nn.Linear(features, sizes[0]), nn.ReLU(), nn.Linear(*sizes))
+  centres = nn.Parameter(torch.randn(sizes[1], 10))
+  label = torch.arange(batch) % 10
+  optimizer = torch.optim.SGD([*module.parameters(), centres], lr=1e-3, momentum=0.9)
+  itself = torch.eye(2 * batch, dtype=torch.bool)
+  partner = torch.arange(2 * batch).roll(batch)
+
+  def nt_xent(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    z = functional.normalize(torch.cat([one, other]))
+    return functional.cross_entropy((z @ z.T / 0.5).masked_fill(itself, -torch.inf), partner)
+
+  def arcface(z: torch.Tensor) -> torch.Tensor:
+    cosine = functional.normalize(z) @ functional.normalize(centres, dim=0)
+    angle = torch.arccos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
+    margin = 0.5 * functional.one_hot(label, 10)
+    return functional.cross_entropy(30 * torch.cos(angle + margin), label)
+
+  def call() -> object:
+    optimizer.zero_grad(set_to_none=True)
+    a, b, c = module(x).chunk(3)
+    contrastive = (nt_xent(a, b) + nt_xent(a, c) + nt_xent(b, c)) / 3
+    (0.75 * contrastive + 0.25 * arcface(a)).backward()
+    optimizer.step()
+    return None
+
+  return call
+
+
 def inference(
   name: str,
   *,

@@ -3,7 +3,8 @@
 Each cell and seed is a run of launch.train below --workdir; a finished one is not run again, an
 interrupted one goes on. Its figures are kept in docs/results/<table>/, and docs/results.md is
 rendered from those files alone: --render does only that (and docs/parameters.md, which is counted,
-and the scores in README.md), --check fails if a page is not what the files and the code say.
+docs/performance.md with its pictures, from benchmarks/results/, and the scores in README.md),
+--check fails if a page is not what the files and the code say.
 """
 
 import concurrent.futures
@@ -29,6 +30,7 @@ from launch import (
   loop_evidence,
   parameters_page,
   parity_tables,
+  performance_page,
   results_page,
   review_tables,
   tables,
@@ -192,6 +194,8 @@ def main(values: flags.FlagValues) -> None:
       _run_table(name, values)
   for name, text in _pages(docs).items():
     (docs / name).write_text(text)
+  if values.render and _measured(docs).is_dir():
+    performance_page.draw(_measured(docs), docs / 'performance')
 
 
 def _pages(docs: pathlib.Path) -> dict[str, str]:
@@ -199,10 +203,17 @@ def _pages(docs: pathlib.Path) -> dict[str, str]:
     'results.md': results_page.render(docs / 'results'),
     'parameters.md': parameters_page.render(),
   }
+  if _measured(docs).is_dir():
+    pages['performance.md'] = performance_page.render(_measured(docs))
   readme = docs.parent / 'README.md'
   if readme.exists():
     pages['../README.md'] = results_page.fill_scores(readme.read_text(), docs / 'results')
   return pages
+
+
+def _measured(docs: pathlib.Path) -> pathlib.Path:
+  """The results of benchmarks/, which a wheel does not have."""
+  return docs.parent / 'benchmarks' / 'results'
 
 
 def _run_table(name: str, values: flags.FlagValues) -> None:
