@@ -44,6 +44,8 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.frozen_stages = 1  # wafer maps are far from photographs
   c.method.update_statistics = False  # the weights have BatchNorm folded in
   c.method.projection = (512, 128)
+  c.method.temperature = 0.5
+  c.method.positives = 'views'  # or class: supervised contrastive
   c.method.embedding = 'features'
   c.method.augmentation = ConfigDict(
     {'crop_scale': (0.7, 1.0)}

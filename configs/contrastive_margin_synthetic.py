@@ -38,6 +38,8 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.width = 16
   c.method.stages = 4
   c.method.projection = (512, 128)
+  c.method.temperature = 0.5
+  c.method.positives = 'views'  # or class: supervised contrastive
   c.method.embedding = 'features'
   c.method.augmentation = ConfigDict(
     {'crop_scale': (0.7, 1.0), 'brightness': 0.15, 'contrast': 0.15}

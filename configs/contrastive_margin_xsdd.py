@@ -42,6 +42,8 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.frozen_stages = 2  # half the time of 1
   c.method.update_statistics = False  # the weights have BatchNorm folded in
   c.method.projection = (512, 128)
+  c.method.temperature = 0.5
+  c.method.positives = 'views'  # or class: supervised contrastive
   c.method.embedding = 'features'  # compares a little better than the projection
   c.method.augmentation = ConfigDict({'crop_scale': (0.5, 1.0)})
 

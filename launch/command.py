@@ -4,6 +4,7 @@ import difflib
 import functools
 import importlib.util
 import os
+import pathlib
 import re
 import sys
 import traceback
@@ -19,6 +20,7 @@ from jaxdefect.train import processes
 _SAID = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 # What XLA says, as an error of any kind: 'UNKNOWN: Gloo AllGather failed: ... reset by peer'.
 _STATUS = re.compile(r'^[A-Z_]+: ')
+CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
 _CONFIG_OVERRIDE = re.compile(r'^--?config\.([\w.\[\]]+)(=|$)')
 
 
@@ -81,6 +83,7 @@ def remember_compilations() -> None:
 
 
 def _parse(define: Callable, values: flags.FlagValues) -> None:
+  _find_config()
   if _config_argument():
     load_config(_config_argument())  # its own errors are plainer than those of the flag
   try:
@@ -95,6 +98,19 @@ def _parse(define: Callable, values: flags.FlagValues) -> None:
     raise ValueError(_unknown_key() or str(error)) from None
   if len(rest) > 1:
     raise ValueError(f'unexpected argument {rest[1]!r}; flags are written --name=value')
+
+
+def _find_config() -> None:
+  """Makes a path of ``--config=NAME[:variant]``, where NAME is a file of configs/."""
+  for place, argument in enumerate(sys.argv):
+    flag, equals, name = argument.rpartition('=')
+    if not equals and place:
+      flag = sys.argv[place - 1]
+    file, colon, variant = name.partition(':')
+    path = CONFIGS / f'{file.removesuffix(".py")}.py'
+    known = path.parent == CONFIGS and path.is_file() and not os.path.isfile(file)
+    if flag in ('--config', '-config') and known:
+      sys.argv[place] = f'{argument.removesuffix(name)}{path}{colon}{variant}'
 
 
 def _config_argument() -> str:
@@ -173,7 +189,8 @@ def load_config(path: str) -> ConfigDict:
   """Runs ``get_config`` of ``FILE`` or ``FILE:variant``."""
   file, _, variant = path.partition(':')
   if not os.path.isfile(file):
-    raise ValueError(f'the config file {file!r} does not exist')
+    hint = _did_you_mean(file, [one.stem for one in CONFIGS.glob('*_*.py')])
+    raise ValueError(f'the config file {file!r} does not exist{hint}')
   spec = importlib.util.spec_from_file_location('config', file)
   assert spec is not None
   assert spec.loader is not None

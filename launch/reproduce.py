@@ -42,13 +42,12 @@ from launch import (
 # Lists of file names, which stay with the run.
 _LISTS = ('near_duplicates', 'left_out')
 SHARES = (0.05, 0.2, 0.7)  # of a target's pictures
-CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
 
 
 def load_config(name: str, overrides: dict, seed: int) -> ConfigDict:
   """A config of configs/ by ``stem[:variant]``, with ``{'split.per_class': 20}`` laid over it."""
   stem, colon, variant = name.partition(':')
-  config = command.load_config(f'{CONFIGS / stem}.py{colon}{variant}')
+  config = command.load_config(f'{command.CONFIGS / stem}.py{colon}{variant}')
   config.update_from_flattened_dict({**overrides, 'seeds': (seed,)})
   return config
 

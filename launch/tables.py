@@ -125,6 +125,26 @@ TABLES: dict[str, Table] = {
       for k in (1, 3, 5)
     ),
   ),
+  'X3': Table(
+    'NEU, k images per class: pictures of a class attract each other (the future work of source B)',
+    _START
+    + ' The recipe of B3 with the supervised contrastive loss (Khosla et al. 2020) in place of '
+    "equation 2, at the recipe's temperature and at that of its own paper; seeds and splits are "
+    'those of B3, whose row "contrastive + margin" is what it compares with.',
+    10,
+    tuple(
+      Cell(
+        f'supervised contrastive + margin, temperature {temperature}',
+        'k = 10',
+        'contrastive_margin_neu',
+        {
+          **{'split.per_class': 10, 'split.max_test': 600, 'steps': _STEPS[10]},
+          **{'method.positives': 'class', 'method.temperature': temperature},
+        },
+      )
+      for temperature in (0.5, 0.1)
+    ),
+  ),
 }
 
 TABLES |= detection_tables.TABLES | meta_tables.TABLES | anomaly_tables.TABLES

@@ -1,6 +1,6 @@
 """Losses: pure functions that return one value per example, in at least float32."""
 
-from jaxdefect.losses.contrastive import nt_xent, three_view_nt_xent
+from jaxdefect.losses.contrastive import nt_xent, supervised_contrastive, three_view_nt_xent
 from jaxdefect.losses.cosine import cosine_logits, unit_vectors
 from jaxdefect.losses.cross_entropy import softmax_cross_entropy
 from jaxdefect.losses.decorrelation import mean_square_correlation
@@ -30,6 +30,7 @@ __all__ = [
   'sigmoid_cross_entropy',
   'smooth_l1',
   'softmax_cross_entropy',
+  'supervised_contrastive',
   'three_view_nt_xent',
   'unit_vectors',
   'update_prototypes',

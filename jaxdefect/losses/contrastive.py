@@ -1,8 +1,10 @@
-"""NT-Xent, and the three-view mean of it.
+"""NT-Xent, the three-view mean of it, and the supervised contrastive loss.
 
-Shape legend: N images on this device, M images on all devices, D dimensions of an embedding.
+Shape legend: N images on this device, M on all devices, V views, D dimensions of an embedding.
 A pair of views gives 2N anchors on this device and 2M candidates on all of them.
 """
+
+from collections.abc import Sequence
 
 import chex
 import jax
@@ -111,6 +113,67 @@ def three_view_nt_xent(
       values = jnp.mean(values.reshape(2, -1), axis=0)  # [N]
     total = total + values
   return total / 3
+
+
+def supervised_contrastive(
+  views: Sequence[jax.Array],
+  labels: jax.Array,
+  *,
+  temperature: float,
+  valid: jax.Array | None = None,
+  axis_name: str | None = None,
+) -> jax.Array:
+  r"""Supervised contrastive loss: all views of all images of a class attract each other.
+
+  .. math::
+    \ell_i = \frac{-1}{|P(i)|} \sum_{p \in P(i)} \log
+      \frac{e^{\cos(z_i, z_p) / \tau}}{\sum_{k \ne i} e^{\cos(z_i, z_k) / \tau}}
+
+  where k runs over all views of all (valid) images, and P(i) are those among them that show a
+  picture of the class of i, its own other views included. Labels that are all different make it
+  NT-Xent over V views. The future work of Phuong et al. 2024.
+
+  Args:
+    views: V arrays [N, D], row by row the same images; 2 or more, of any length.
+    labels: [N] integers.
+    temperature: tau > 0.
+    valid: [N] bool; False marks padding, which attracts nobody and costs 0.
+    axis_name: device axis over which views and labels are gathered, as in :func:`nt_xent`.
+
+  Returns:
+    [N] values, each the mean over the V anchors of an image; padding costs 0.
+
+  Raises:
+    ValueError: fewer than two views, or a temperature outside what is allowed.
+
+  References:
+    Khosla et al. 2020, equation 2, https://arxiv.org/abs/2004.11362
+
+  >>> z = jnp.eye(2)
+  >>> print(supervised_contrastive([z, z], jnp.arange(2), temperature=1.0).round(3))
+  [0.551 0.551]
+  """
+  if len(views) < 2:
+    raise ValueError(f'views are {len(views)}; it takes 2 or more.')
+  _check(list(views), temperature, valid, 'both')
+  chex.assert_shape(labels, views[0].shape[:1])
+  here, everywhere, start = _gather_valid(views[0], valid, axis_name)
+  own, others = zip(*(_gather(z, valid, axis_name) for z in views))
+  all_labels = labels if axis_name is None else jax.lax.all_gather(labels, axis_name, tiled=True)
+
+  num, num_all, count = labels.shape[0], all_labels.shape[0], len(views)
+  logits = jnp.matmul(jnp.concatenate(own), jnp.concatenate(others).T, precision='highest')
+  logits /= temperature  # [VN, VM]
+  place = (jnp.arange(count)[:, None] * num_all + start + jnp.arange(num)).reshape(-1)  # [VN]
+  seen = jnp.tile(everywhere, count) & (jnp.arange(count * num_all) != place[:, None])
+  alike = jnp.tile(labels, count)[:, None] == jnp.tile(all_labels, count)
+  # Padding takes part in its own row, which is thrown away: no row is empty.
+  seen |= ~jnp.tile(here, count)[:, None]
+  positive = seen & alike
+  total = jax.nn.logsumexp(jnp.where(seen, logits, -jnp.inf), axis=1)
+  attraction = jnp.where(positive, logits, 0).sum(1) / positive.sum(1)
+  values = (total - attraction).reshape(count, num).mean(0)
+  return jnp.where(here, values, 0)
 
 
 def _check(views, temperature, valid, anchors) -> None:

@@ -55,6 +55,7 @@ def make(
   margin_weight: float = 0.25,
   temperature: float = 0.5,
   anchors: Literal['both', 'first'] = 'both',
+  positives: Literal['views', 'class'] = 'views',
   margin: float = 0.5,
   scale: float = 30.0,
   margin_views: Literal['original', 'all'] = 'all',
@@ -83,6 +84,8 @@ def make(
     margin_weight: beta of equation 5.
     temperature: tau of equation 1.
     anchors: which embeddings of a pair are anchors, see ``losses.nt_xent``.
+    positives: what attracts an embedding: the other views of its picture (equation 2), or those of
+      all pictures of its class (``losses.supervised_contrastive``, the paper's future work).
     margin: m of equation 4, radians.
     scale: s of equation 4.
     margin_views: whether ArcFace sees the image alone or its views too.
@@ -102,6 +105,8 @@ def make(
     softmax of ``scale`` times those.
   """
   chex.assert_scalar_positive(temperature)
+  if positives not in ('views', 'class'):
+    raise ValueError(f'positives is {positives!r}; it can be views or class')
   views = dict(augmentation or {})
   angle_limits = views.pop('angle_limits', None)
   network = models.Recogniser(
@@ -158,9 +163,11 @@ def make(
     )
     z, z_i, z_j = jnp.split(outputs.projection, 3)
 
-    contrastive = losses.three_view_nt_xent(
-      z, z_i, z_j, temperature=temperature, valid=valid, axis_name=axis_name, anchors=anchors
-    )
+    shared: Any = {'temperature': temperature, 'valid': valid, 'axis_name': axis_name}
+    if positives == 'class':
+      contrastive = losses.supervised_contrastive((z, z_i, z_j), label, **shared)
+    else:
+      contrastive = losses.three_view_nt_xent(z, z_i, z_j, anchors=anchors, **shared)
     seen = outputs.projection if margin_views == 'all' else z
     angular = losses.arcface(
       seen,

@@ -172,3 +172,71 @@ def test_rejects_bad_arguments():
     losses.nt_xent(z, z, temperature=0)
   with pytest.raises(ValueError, match='anchors'):
     losses.three_view_nt_xent(z, z, z, temperature=0.5, anchors='second')
+
+
+def supervised_by_hand(views, labels, temperature):
+  """Equation 2 of Khosla et al. with loops; [N]."""
+  z = np.concatenate(views).astype(np.float64)
+  z = z / np.linalg.norm(z, axis=1, keepdims=True)
+  count, n = len(views), len(labels)
+  labels, values = np.tile(labels, count), []
+  for i in range(count * n):
+    terms = {k: np.exp(z[i] @ z[k] / temperature) for k in range(count * n) if k != i}
+    total = sum(terms.values())
+    positives = [k for k in terms if labels[k] == labels[i]]
+    values.append(-np.mean([np.log(terms[p] / total) for p in positives]))
+  return np.array(values).reshape(count, n).mean(0)
+
+
+LABELS = np.array([0, 1, 0, 2, 1])
+
+
+@pytest.mark.parametrize('count', [2, 3])
+def test_supervised_value_by_hand(count):
+  views = np.random.default_rng(3).normal(size=(count, 5, 6)).astype(np.float32)
+  got = jitted(losses.supervised_contrastive, temperature=0.3)(list(views), LABELS)
+  np.testing.assert_allclose(got, supervised_by_hand(views, LABELS, 0.3), rtol=3e-6)
+
+
+def test_supervised_with_a_class_per_image_is_nt_xent():
+  views = np.random.default_rng(4).normal(size=(2, 5, 6)).astype(np.float32)
+  got = jitted(losses.supervised_contrastive, temperature=0.5)(list(views), np.arange(5))
+  pair = jitted(losses.nt_xent, temperature=0.5)(*views)
+  np.testing.assert_allclose(got, (pair[:5] + pair[5:]) / 2, rtol=3e-6)
+
+
+def test_supervised_padding_is_invisible_and_finite():
+  views = np.random.default_rng(5).normal(size=(3, 5, 6)).astype(np.float32)
+  padded = np.concatenate([views, np.full((3, 2, 6), np.nan, np.float32)], axis=1)
+  valid = np.arange(7) < 5
+
+  def total(views, labels, valid):
+    return losses.supervised_contrastive(list(views), labels, temperature=0.5, valid=valid).sum()
+
+  value_and_slope = jax.jit(jax.value_and_grad(total))
+  value, slope = value_and_slope(views, LABELS, np.ones(5, bool))
+  padded_value, padded_slope = value_and_slope(padded, np.append(LABELS, [0, 0]), valid)
+  np.testing.assert_allclose(padded_value, value, rtol=1e-6)
+  np.testing.assert_allclose(padded_slope[:, :5], slope, rtol=1e-5, atol=1e-7)
+  assert not padded_slope[:, 5:].any()
+  # One image alone has its own views, and one class alone has no stranger: both stay finite.
+  for labels in (np.zeros(5, int), np.arange(5)):
+    assert np.isfinite(value_and_slope(views, labels, np.arange(5) < 1)[1]).all()
+
+
+def test_supervised_over_devices_is_that_of_one():
+  views = np.random.default_rng(6).normal(size=(3, 4, 6)).astype(np.float32)
+  labels = LABELS[:4]
+  whole = losses.supervised_contrastive(list(views), labels, temperature=0.5)
+  apart = jax.pmap(
+    lambda views, labels: losses.supervised_contrastive(
+      list(views), labels, temperature=0.5, axis_name='devices'
+    ),
+    axis_name='devices',
+  )(np.moveaxis(views.reshape(3, 2, 2, 6), 1, 0), labels.reshape(2, 2))
+  np.testing.assert_allclose(apart.reshape(-1), whole, rtol=2e-6)
+
+
+def test_supervised_needs_two_views():
+  with pytest.raises(ValueError, match='views are 1; it takes 2 or more'):
+    losses.supervised_contrastive([jnp.eye(2)], jnp.arange(2), temperature=0.5)
