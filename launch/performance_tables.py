@@ -123,6 +123,7 @@ def _both(title: str, benchmark: str, cases: str, most: float) -> list[Target]:
 
 TARGETS = (
   Target('ResNet-50, training step', 'cpu', False, 'train_step', 'seconds', 1.2),
+  Target('ResNet-50 recogniser, three views', 'cpu', False, 'three_views', 'seconds', 1.2),
   Target('ResNet-50, training step', 'gpu', True, 'resnet50 train_step', 'seconds', None),
   *_both('detector, training step', 'detector', 'train step', 1.2),
   *_both('MAML, meta-step', 'maml', 'meta-step', 0.5),
