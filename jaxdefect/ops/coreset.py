@@ -124,28 +124,58 @@ def _choose(
     farthest, at = lax.top_k(jnp.append(left, jnp.asarray(-1, dtype)), candidates + 1)
     limit, limit_at = farthest[-1], at[-1].astype(jnp.int32)
     at = jnp.sort(at[:-1]).astype(jnp.int32)  # then argmax takes the lower of equal ones
-    vectors = features[at]
-    apart = norms[at][:, None] + norms[at][None]
-    apart -= 2 * jnp.matmul(vectors, vectors.T, precision=lax.Precision.HIGHEST)
-    apart = jnp.maximum(apart, 0)
-
-    def accept(state: tuple) -> tuple:
-      far, accepted, chosen, made, best, _ = state
-      accepted = accepted.at[best].set(True)
-      chosen = chosen.at[made].set(at[best])
-      far = jnp.minimum(far, apart[best]).at[best].set(-1)
-      return following(jnp.where(accepted, -1, far), accepted, chosen, made + 1)
-
-    def following(far: jax.Array, accepted: jax.Array, chosen: jax.Array, made: jax.Array) -> tuple:
-      best = jnp.argmax(far)
-      beyond = (far[best] > limit) | ((far[best] == limit) & (at[best] < limit_at))
-      return far, accepted, chosen, made, best, beyond & (far[best] >= 0) & (made < num)
-
-    state = following(left[at], jnp.zeros(candidates, bool), chosen, made)
-    _, accepted, chosen, made, _, _ = lax.while_loop(lambda state: state[-1], accept, state)
+    accepted, chosen, made = choose_among(
+      left[at], features[at], norms[at], at, limit, limit_at, chosen, made
+    )
     return update(left, at, accepted), chosen, made
 
   return lax.while_loop(more, visit, (left, chosen, made))[1]
+
+
+def choose_among(
+  far: jax.Array,
+  vectors: jax.Array,
+  norms: jax.Array,
+  at: jax.Array,
+  limit: jax.Array,
+  limit_at: jax.Array,
+  chosen: jax.Array,
+  made: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The next choices of k-centre greedy, as far as the candidates alone decide them.
+
+  Args:
+    far: [C] squared distances of the candidates to the nearest chosen one.
+    vectors: [C, D] candidates.
+    norms: [C] their squared lengths.
+    at: [C] int32, their rows among all vectors, rising.
+    limit: the largest such distance of all other vectors.
+    limit_at: the lowest row of another vector that is as far.
+    chosen: [num] int32 rows that are chosen.
+    made: how many of them.
+
+  Returns:
+    ``(accepted, chosen, made)``: [C] bool, who was chosen, and the choices after it.
+  """
+  apart = norms[:, None] + norms[None]
+  apart -= 2 * jnp.matmul(vectors, vectors.T, precision=lax.Precision.HIGHEST)
+  apart = jnp.maximum(apart, 0)
+
+  def accept(state: tuple) -> tuple:
+    far, accepted, chosen, made, best, _ = state
+    accepted = accepted.at[best].set(True)
+    chosen = chosen.at[made].set(at[best])
+    far = jnp.minimum(far, apart[best]).at[best].set(-1)
+    return following(jnp.where(accepted, -1, far), accepted, chosen, made + 1)
+
+  def following(far: jax.Array, accepted: jax.Array, chosen: jax.Array, made: jax.Array) -> tuple:
+    best = jnp.argmax(far)
+    beyond = (far[best] > limit) | ((far[best] == limit) & (at[best] < limit_at))
+    more = beyond & (far[best] >= 0) & (made < chosen.shape[0])
+    return far, accepted, chosen, made, best, more
+
+  state = following(far, jnp.zeros(far.shape, bool), chosen, made)
+  return lax.while_loop(lambda state: state[-1], accept, state)[1:4]
 
 
 def covering_radius(features: jax.Array, centers: jax.Array) -> jax.Array:

@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxdefect.ops.coreset import choose_among
 from jaxdefect.ops.nearest_neighbors import nearest_neighbors
 
 
@@ -238,24 +239,7 @@ def sharded_k_center_greedy(
     some_left, limit, limit_at = far[0] >= 0, far[-1], at[-1]
     at, far = lax.sort((at[:-1], far[:-1]), num_keys=1)  # then argmax takes the lower of equal ones
     vectors, lengths = take(at)
-    apart = lengths[:, None] + lengths[None]
-    apart -= 2 * jnp.matmul(vectors, vectors.T, precision=lax.Precision.HIGHEST)
-    apart = jnp.maximum(apart, 0)
-
-    def accept(state: tuple) -> tuple:
-      far, accepted, chosen, made, best, _ = state
-      accepted = accepted.at[best].set(True)
-      chosen = chosen.at[made].set(at[best])
-      far = jnp.minimum(far, apart[best]).at[best].set(-1)
-      return following(jnp.where(accepted, -1, far), accepted, chosen, made + 1)
-
-    def following(far: jax.Array, accepted: jax.Array, chosen: jax.Array, made: jax.Array) -> tuple:
-      best = jnp.argmax(far)
-      beyond = (far[best] > limit) | ((far[best] == limit) & (at[best] < limit_at))
-      return far, accepted, chosen, made, best, beyond & (far[best] >= 0) & (made < num)
-
-    state = following(far, jnp.zeros(candidates, bool), chosen, made)
-    _, accepted, chosen, made, _, _ = lax.while_loop(lambda state: state[-1], accept, state)
+    accepted, chosen, made = choose_among(far, vectors, lengths, at, limit, limit_at, chosen, made)
     return update(left, at, vectors, lengths, accepted), chosen, made, some_left
 
   return lax.while_loop(more, visit, (left, chosen, made, jnp.bool_(True)))[1]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import kernels, timing
+from benchmarks import kernel_cases, kernels, timing
 
 
 def _side(*results):
@@ -84,7 +84,7 @@ def test_with_interpret_a_difference_ends_the_program(monkeypatch, tmp_path):
 
 
 def test_samples_are_bilinear_and_inside():
-  share, place = kernels.samples((2, 5, 6, 16, 16))
+  share, place = kernel_cases.samples((2, 5, 6, 16, 16))
   assert share.shape == place.shape == (60, 9, 1, 4)
   np.testing.assert_allclose(share.sum(-1), 1, rtol=1e-5)
   assert place.min() >= 0
