@@ -90,7 +90,21 @@ def conv(x: jax.Array, kernel: jax.Array, at: Geometry) -> jax.Array:
   if at.window == 1 and at.padding == 0:
     x = x[:, :: at.stride, :: at.stride]
     return jnp.einsum('nhwc,co->nhwo', x, kernel[0, 0])
-  return direct(x, kernel, stride=at.stride, padding=at.padding)
+  return windows(x, kernel, at)
+
+
+def windows(x: jax.Array, kernel: jax.Array, at: Geometry) -> jax.Array:
+  """As ``conv``, for windows of more than a pixel.
+
+  Maps smaller than the window are gathered into one matrix product: XLA takes 70 ms for a 3 x 3 on
+  8 maps of 2 x 2 x 512, and 5 on maps of 3 x 3.
+  """
+  size = tuple((side + 2 * at.padding - at.window) // at.stride + 1 for side in at.size)
+  if min(size) >= at.window:
+    return direct(x, kernel, stride=at.stride, padding=at.padding)
+  views = [view for row in shifted_views(x, size, at) for view in row]
+  kernel = kernel.reshape(-1, kernel.shape[3])
+  return jnp.einsum('nhwc,co->nhwo', jnp.concatenate(views, axis=3), kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -104,9 +118,7 @@ def back(g: jax.Array, kernel: jax.Array, at: Geometry) -> jax.Array:
     ]
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
   shape = jax.ShapeDtypeStruct((g.shape[0], *at.size, kernel.shape[2]), g.dtype)
-  (x,) = jax.linear_transpose(
-    lambda x: direct(x, kernel, stride=at.stride, padding=at.padding), shape
-  )(g)
+  (x,) = jax.linear_transpose(lambda x: windows(x, kernel, at), shape)(g)
   return x
 
 
