@@ -18,7 +18,8 @@ from jaxdefect import methods
 from jaxdefect.contracts import References
 from jaxdefect.optim import accumulation
 from jaxdefect.train import parallel
-from tests.test_methods import ANOMALY, EPISODIC, SMALL, VIEWS, spec, training_batch
+from tests.method_batches import ANOMALY, EPISODIC, spec, training_batch
+from tests.method_settings import SMALL, VIEWS
 
 STEPS = 5
 TASKS, IMAGES = 8, 16  # of a batch over all devices

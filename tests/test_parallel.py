@@ -12,7 +12,7 @@ import pytest
 
 from jaxdefect import methods
 from tests import parallel_run
-from tests.test_methods import STEPLESS, VIEWS
+from tests.method_settings import STEPLESS, VIEWS
 
 GRADIENT = [name for name in methods.names() if name not in STEPLESS]
 

@@ -14,6 +14,12 @@ from jaxdefect.contracts import RULES, VERDICTS, DataSpec, References, to_fitted
 CLASSES = ('bent', 'good', 'stained')
 SHARED = {'backbone': 'resnet18', 'stages': 2, 'width': 4}
 ANOMALY = {'layers': (1, 2), 'coreset': 0.5, 'projection': 8}
+SMALL = {**SHARED, 'anomaly': {'name': 'patchcore', **ANOMALY}}
+VIEWS = {'crop_scale': (0.5, 1.0)}
+UNCOUPLED = {
+  **{'update_statistics': False, 'stages': 1},
+  'anomaly': {'name': 'patchcore', 'layers': (1,)},
+}
 
 
 def batch(labels, *, first=0, size=16):
@@ -113,3 +119,8 @@ def test_bad_input(fitted, references):
     made().adapt(
       jax.random.key(0), dataclasses.replace(fitted, memory=None), References(CLASSES, [batch([0])])
     )
+
+
+def test_what_couples_a_batch_is_named():
+  with pytest.raises(ValueError, match='it can only be 1, because BatchNorm takes'):
+    methods.load('hybrid')(**SMALL, accumulate=4)

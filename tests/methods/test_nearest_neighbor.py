@@ -14,7 +14,8 @@ from jaxdefect.data import augment
 
 SIZE = 16
 CLASSES = ('good', 'defect')
-SETTINGS = {'backbone': 'resnet18', 'stages': 1, 'width': 8, 'projection': (8, 4)}
+SMALL = {'backbone': 'resnet18', 'stages': 1, 'width': 8, 'projection': (8, 4)}
+VIEWS = {'crop_scale': (0.5, 1.0)}
 
 
 def batch(n: int, first: int = 0) -> dict[str, np.ndarray]:
@@ -25,7 +26,7 @@ def batch(n: int, first: int = 0) -> dict[str, np.ndarray]:
 
 @functools.cache
 def method(neighbours: int = 1) -> Method:
-  made = methods.load('nearest_neighbor')(**SETTINGS, neighbours=neighbours)
+  made = methods.load('nearest_neighbor')(**SMALL, neighbours=neighbours)
   return made._replace(predict=jax.jit(made.predict))
 
 
@@ -33,7 +34,7 @@ def method(neighbours: int = 1) -> Method:
 def start() -> State:
   """Of 'sgd', whose state is empty: any optimiser without moments can go on from it."""
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch(6))
-  made = methods.load('nearest_neighbor')(optimizer=optax.sgd(0.1), **SETTINGS)
+  made = methods.load('nearest_neighbor')(optimizer=optax.sgd(0.1), **SMALL)
   return jax.jit(lambda key: made.init(key, DataSpec(shapes, CLASSES, (6, 0))))(jax.random.key(0))
 
 
@@ -71,7 +72,7 @@ def test_extension_appends():
 def test_loss_is_nt_xent_of_two_views():
   views = {'crop_scale': (0.5, 1.0), 'brightness': 0.2}
   settings = {'augmentation': views, 'temperature': 0.2}
-  trained = methods.load('nearest_neighbor')(optimizer=optax.sgd(0.1), **SETTINGS, **settings)
+  trained = methods.load('nearest_neighbor')(optimizer=optax.sgd(0.1), **SMALL, **settings)
   state, seen = start(), batch(6)
   _, scalars = jax.jit(trained.step)(jax.random.key(3), state, seen)
 
@@ -90,7 +91,7 @@ def test_loss_is_nt_xent_of_two_views():
 
 def test_training_makes_views_of_a_part_alike():
   trained = methods.load('nearest_neighbor')(
-    optimizer=optax.sgd(0.1), augmentation={'crop_scale': (0.8, 1.0)}, **SETTINGS
+    optimizer=optax.sgd(0.1), augmentation={'crop_scale': (0.8, 1.0)}, **SMALL
   )
   state, step = start(), jax.jit(trained.step)
   found = []
@@ -105,7 +106,7 @@ def test_training_makes_views_of_a_part_alike():
 
 def test_folded_statistics_stay():
   trained = methods.load('nearest_neighbor')(
-    optimizer=optax.sgd(0.1), update_statistics=False, **SETTINGS
+    optimizer=optax.sgd(0.1), update_statistics=False, **SMALL
   )
   state, _ = jax.jit(trained.step)(jax.random.key(0), start(), batch(6))
   before = start().model_state['batch_stats']

@@ -14,7 +14,7 @@ from jaxdefect.contracts import DataSpec, Fitted, Method, References, to_fitted
 
 SIZE = 16
 CLASSES = ('good', 'defect')
-SETTINGS = {'backbone': 'resnet18', 'layers': (1, 2), 'width': 8, 'dimensions': 6, 'sigma': 1.0}
+SMALL = {'backbone': 'resnet18', 'layers': (1, 2), 'width': 8, 'dimensions': 6, 'sigma': 1.0}
 
 
 def batch(n: int, first: int = 0, *, padding: int = 0) -> dict[str, np.ndarray]:
@@ -26,7 +26,7 @@ def batch(n: int, first: int = 0, *, padding: int = 0) -> dict[str, np.ndarray]:
 
 @functools.cache
 def method(sigma: float = 1.0) -> Method:
-  made = methods.load('padim')(**{**SETTINGS, 'sigma': sigma})
+  made = methods.load('padim')(**{**SMALL, 'sigma': sigma})
   return made._replace(predict=jax.jit(made.predict))
 
 

@@ -16,6 +16,7 @@ from jaxdefect.ops import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
 
 CLASSES = ('good', 'defect')
 SMALL = {'patch_size': 8, 'strides': (4, 2), 'features': 4, 'width': 8, 'pairs': 2}
+UNCOUPLED = {}
 SHAPE = (17, 18)
 
 

@@ -11,7 +11,7 @@ from jaxdefect.contracts import DataSpec, Fitted, Method, References, to_fitted
 
 SIZE = 16
 CLASSES = ('good', 'defect')
-SETTINGS = {
+SMALL = {
   **{'backbone': 'resnet18', 'layers': (1, 2), 'width': 8, 'images': 3, 'places': 2},
   **{'sigma': 0.0, 'gallery_dtype': 'float32', 'chunk': 7},
 }
@@ -25,7 +25,7 @@ def batch(n: int, first: int = 0) -> dict[str, np.ndarray]:
 
 @functools.cache
 def method(**settings) -> Method:
-  made = methods.load('spade')(**{**SETTINGS, **settings})
+  made = methods.load('spade')(**{**SMALL, **settings})
   return made._replace(predict=jax.jit(made.predict))
 
 

@@ -20,6 +20,7 @@ SMALL = {
   **{'stages': 1, 'width': 4, 'fields': (17,), 'students': 2, 'features': 4, 'channels': 2},
   **{'window': 2, 'teacher_steps': 3, 'teacher_crops': 2, 'teacher_size': 16, 'sigma': 1.0},
 }
+UNCOUPLED = {}
 
 
 def batch(n: int, *, first: int = 0, padding: int = 0, shade: int = 0) -> dict[str, np.ndarray]:
