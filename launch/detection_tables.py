@@ -129,4 +129,11 @@ TABLES: dict[str, Table] = {
       Column('after 10 boxes', 'old/10_boxes'),
     ),
   ),
+  'A7': Table(
+    "Against other detectors on the source's own sets (source A, Table 3)",
+    '',
+    0,
+    (),
+    missing='both of its data sets are private; A1 and X6 compare detectors on NEU-DET.',
+  ),
 }

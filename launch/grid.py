@@ -58,8 +58,10 @@ class Table(NamedTuple):
     seeds: how many runs per cell.
     cells: the figures.
     metrics: the columns; () is a table of recognisers, which has one figure per cell.
-    figure: file beside the reports that is shown above the table; '' has none.
+    figures: files beside the reports that are shown above the table, see ``table_figures``.
     per_class: prefix of the metrics of a second table, one column per class; '' has none.
+    missing: what data a table of a source would need that cannot be had, in a sentence; '' for a
+      table that can be run.
   """
 
   title: str
@@ -68,4 +70,5 @@ class Table(NamedTuple):
   cells: tuple[Cell, ...]
   metrics: tuple[Column, ...] = ()
   per_class: str = ''
-  figure: str = ''
+  figures: tuple[str, ...] = ()
+  missing: str = ''

@@ -4,7 +4,7 @@ Each cell and seed is a run of launch.train below --workdir; a finished one is n
 interrupted one goes on. Its figures are kept in docs/results/<table>/, and docs/results.md is
 rendered from those files alone: --render does only that (and docs/parameters.md, which is counted,
 docs/performance.md with its pictures, from benchmarks/results/, and the scores in README.md),
---check fails if a page is not what the files and the code say.
+--check fails if a page is not what the files and the code say. --list names the tables.
 """
 
 import concurrent.futures
@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from jaxdefect import data
 from jaxdefect.explain import report
+from jaxdefect.train import metric_log
 from launch import (
   adaptation,
   anomaly_tables,
@@ -33,6 +34,7 @@ from launch import (
   performance_page,
   results_page,
   review_tables,
+  table_figures,
   tables,
   target_adaptation,
   train,
@@ -42,6 +44,7 @@ from launch import (
 # Lists of file names, which stay with the run.
 _LISTS = ('near_duplicates', 'left_out')
 SHARES = (0.05, 0.2, 0.7)  # of a target's pictures
+LOG_LINES = 20
 
 
 def load_config(name: str, overrides: dict, seed: int) -> ConfigDict:
@@ -58,19 +61,19 @@ def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
     return compact(review_tables.of_cell(cell.row, cell.column))
   config = load_config(cell.config, cell.overrides, seed)
   if cell.shots == 'evidence':
-    features = runs / 'evidence' / _slug(cell.config, cell.overrides)
+    features = runs / 'evidence' / table_figures.slug(cell.config, cell.overrides)
     return compact(evidence.of_cell(cell.row, cell.column, config, features))
   if cell.shots == 'views':
-    features = runs / 'evidence' / _slug(cell.config, cell.overrides)
+    features = runs / 'evidence' / table_figures.slug(cell.config, cell.overrides)
     return compact(view_evidence.of_cell(cell.row, cell.column, config, features))
   if cell.shots == 'loop':
-    features = runs / 'evidence' / _slug(cell.config, cell.overrides)
+    features = runs / 'evidence' / table_figures.slug(cell.config, cell.overrides)
     return compact(loop_evidence.of_cell(cell.row, cell.column, config, features))
   if cell.shots == 'trained':
-    features = runs / 'evidence' / _slug(cell.config, cell.overrides)
+    features = runs / 'evidence' / table_figures.slug(cell.config, cell.overrides)
     training = load_config('classifier_folder', evidence_tables.TRAINED[cell.row], seed)
     return compact(view_evidence.of_trained_cell(cell.row, cell.column, config, training, features))
-  directory = runs / _slug(cell.config, cell.overrides) / f'seed_{seed}'
+  directory = runs / table_figures.slug(cell.config, cell.overrides) / f'seed_{seed}'
   start = config.pretrained.weights
   if start.startswith(anomaly_tables.RUN):
     start = start.removeprefix(anomaly_tables.RUN)
@@ -84,12 +87,19 @@ def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
     result = {**result, **_from_target(directory)}
   elif cell.shots is not None:
     result = {**result, **_from_shots(cell, directory)}
-  return compact(result)
+  return compact({**result, 'log': _log(directory)})
+
+
+def _log(directory: pathlib.Path) -> list[dict]:
+  """At most ``LOG_LINES`` lines of a run's log, evenly, with its last."""
+  lines = metric_log.read(directory / 'metrics.jsonl')
+  every = -(-len(lines) // LOG_LINES) or 1
+  return lines[::-every][::-1]
 
 
 def _start_run(name: str, seed: int, runs: pathlib.Path) -> pathlib.Path:
   """The run that gives another one its start weights, made where it is missing."""
-  directory = runs / _slug(name, {}) / f'seed_{seed}'
+  directory = runs / table_figures.slug(name, {}) / f'seed_{seed}'
   _train(load_config(name, {}, seed), seed, directory)
   return directory
 
@@ -143,7 +153,7 @@ def compact(result: dict) -> dict:
   keys += ('confusion_matrix', 'seed', 'seconds', 'start_weights', 'versions', 'draws', 'sd')
   keys += ('parameters', 'training_boxes', 'test_boxes', 'history')
   keys += ('threshold', 'nominal_false_alarm_rate', 'likely_false_alarm_rate', 'kinds')
-  keys += ('curve', 'fit_seconds', 'ms_per_image', 'model_bytes', 'peak_bytes')
+  keys += ('curve', 'fit_seconds', 'ms_per_image', 'model_bytes', 'peak_bytes', 'log')
   kept = {k: result[k] for k in keys if k in result}
   if 'floor' in result:
     kept['floor'] = {'accuracy': result['floor']['metrics']['accuracy']}
@@ -160,11 +170,6 @@ def compact(result: dict) -> dict:
   return {**kept, 'split': split, 'config': config}
 
 
-def _slug(config: str, overrides: dict) -> str:
-  parts = [config.replace(':', '-')] + [f'{k.split(".")[-1]}-{v}' for k, v in overrides.items()]
-  return '_'.join(parts).replace('/', '-').replace(':', '-')
-
-
 def define(values: flags.FlagValues) -> None:
   flags.DEFINE_list('table', [], f'tables to run: {", ".join(tables.TABLES)}', flag_values=values)
   flags.DEFINE_list('seeds', [], 'only these seeds', flag_values=values)
@@ -172,12 +177,16 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string('columns', '', 'only this column', flag_values=values)
   flags.DEFINE_string('workdir', 'runs/reproduce', 'folder of the runs', flag_values=values)
   flags.DEFINE_string('docs', 'docs', 'folder of results/ and results.md', flag_values=values)
+  flags.DEFINE_bool('list', False, 'only say what there is', flag_values=values)
   flags.DEFINE_bool('render', False, 'only render results.md', flag_values=values)
   flags.DEFINE_bool('check', False, 'only compare results.md with the files', flag_values=values)
 
 
 def main(values: flags.FlagValues) -> None:
   docs = pathlib.Path(values.docs)
+  if values.list:
+    print('\n'.join(results_page.inventory(docs / 'results')))
+    return
   if values.check:
     for name, text in _pages(docs).items():
       if (docs / name).read_text() != text:
@@ -189,6 +198,8 @@ def main(values: flags.FlagValues) -> None:
     for name in values.table:
       if name not in tables.TABLES:
         raise ValueError(f'there is no table {name!r}; there are {", ".join(tables.TABLES)}')
+      if tables.TABLES[name].missing:
+        raise ValueError(f'table {name} cannot be run: {tables.TABLES[name].missing}')
     for name in values.table:
       _run_table(name, values)
   for name, text in _pages(docs).items():
@@ -232,23 +243,7 @@ def _run_table(name: str, values: flags.FlagValues) -> None:
       (docs / 'results.md').write_text(results_page.render(docs / 'results'))
       figure = result['metrics'].get(cell.metric, result['metrics'].get('jax/figure'))
       print(f'{name} {cell.row}, {cell.column}, seed {seed}: {100 * figure:.2f} %', flush=True)
-  if table.figure:
-    _draw(name, pathlib.Path(values.docs) / 'results')
-
-
-def _draw(name: str, folder: pathlib.Path) -> None:
-  """The figure above a table."""
-  table = tables.TABLES[name]
-  if name == 'R1':
-    review_tables.draw(folder / name)
-    return
-  reports: dict[str, dict[str, dict]] = {}
-  for cell in table.cells:
-    path = results_page.path(folder, name, cell, 0)
-    if path.exists():
-      reports.setdefault(cell.column, {})[cell.row] = json.loads(path.read_text())
-  if reports:
-    loop_evidence.draw(folder / name, table.figure, reports)
+  table_figures.draw(name, pathlib.Path(values.docs) / 'results', pathlib.Path(values.workdir))
 
 
 if __name__ == '__main__':

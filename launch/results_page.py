@@ -44,8 +44,12 @@ def render(folder: pathlib.Path) -> str:
   parts = [HEAD]
   for name, table in tables.TABLES.items():
     parts += ['', f'## {name}. {table.title}', '', table.note, '']
-    if table.figure and (folder / name / table.figure).exists():
-      parts += [f'![{table.title}](results/{name}/{table.figure})', '']
+    if table.missing:
+      parts[-1:] = ['', f'Not run: {table.missing}']
+      continue
+    for figure in table.figures:
+      if (folder / name / figure).exists():
+        parts += [f'![{table.title}: {pathlib.Path(figure).stem}](results/{name}/{figure})', '']
     if table.metrics:
       parts += metric_rows.lines(table, functools.partial(_runs, folder, name, table))
       continue
@@ -63,6 +67,26 @@ def render(folder: pathlib.Path) -> str:
   if devices:
     parts += ['', f'Hardware: {"; ".join(devices)}. JAX {", ".join(versions)}.']
   return '\n'.join(parts) + '\n'
+
+
+def inventory(folder: pathlib.Path) -> list[str]:
+  """A line per table: how many of its runs are committed, or what data is missing.
+
+  Args:
+    folder: docs/results.
+
+  Returns:
+    Lines, in the order of the page.
+  """
+  lines = []
+  for name, table in tables.TABLES.items():
+    there = sum(len(_runs(folder, name, table, cell)) for cell in table.cells)
+    runs = len(table.cells) * table.seeds
+    state = f'{there} of {runs} runs' if runs else 'no data'
+    lines.append(f'{name:3s} {state:>16s}  {table.title}')
+    if table.missing:
+      lines.append(f'{"":21s}{table.missing}')
+  return lines
 
 
 _SCORE = re.compile(r'(<!-- score: (.+?); (.+?); (.+?) -->).*?(<!-- end -->)')

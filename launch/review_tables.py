@@ -41,7 +41,7 @@ TABLES: dict[str, Table] = {
       Column('approved', 'approved'),
       Column('parts until then, median', 'median_parts', percent=False),
     ),
-    figure=FIGURE,
+    figures=(FIGURE,),
   ),
   'R2': Table(
     'Do verdicts from the front of the queue teach faster? (source P)',
@@ -65,7 +65,7 @@ TABLES: dict[str, Table] = {
       Column('ahead', 'ahead'),
       Column('reached', 'reached', percent=False),
     ),
-    figure='loop.png',
+    figures=('loop.png',),
   ),
 }
 

@@ -1,4 +1,4 @@
-"""A contact sheet: what random views make of one picture of each class.
+"""A contact sheet: one picture of each class, and beside it what is made of it.
 
 Shape legend: V views, H x W pixels, C channels.
 """
@@ -25,7 +25,7 @@ class Row(NamedTuple):
   Attributes:
     name: of the class.
     original: [H, W, C], the picture as it trains.
-    views: [V, H, W, C], random views of it.
+    views: [V, H, W, C], random views of it, or evidence laid over it.
     note: a line below the name.
   """
 
@@ -35,11 +35,14 @@ class Row(NamedTuple):
   note: str = ''
 
 
-def contact_sheet(rows: Sequence[Row]) -> Figure:
+def contact_sheet(
+  rows: Sequence[Row], *, headings: Sequence[str] = ('original', 'random views')
+) -> Figure:
   """Draws one row per class: the original, then its views.
 
   Args:
     rows: one per class, all pictures of one size, pixels 0..255.
+    headings: what stands above the first columns.
 
   Returns:
     The figure.
@@ -66,8 +69,8 @@ def contact_sheet(rows: Sequence[Row]) -> Figure:
   axes.imshow(sheet, interpolation='none', aspect='auto')
   axes.set_axis_off()
   font = {'fontsize': 8, 'fontfamily': figures.fonts(), 'parse_math': False}
-  for left, text in ((lefts[0], 'original'), (lefts[1], 'random views')):
-    axes.text(left, -8, text, color=figures.QUIET, **font)
+  for left, text in zip(lefts, headings):
+    axes.text(left, -8, textwrap.fill(text, _NAME_WIDTH), color=figures.QUIET, va='bottom', **font)
   for top, row in zip(tops, rows):
     name = '\n'.join(textwrap.wrap(row.name, _NAME_WIDTH))
     place = {'x': -12, 'y': top + height / 2, 'ha': 'right', **font}

@@ -111,3 +111,9 @@ def test_long_names_are_not_cut_off():
 def test_no_row_is_refused():
   with pytest.raises(ValueError, match='rows is empty'):
     contact_sheet([])
+
+
+def test_headings_stand_above_their_columns():
+  figure = contact_sheet(_rows(views=2), headings=('original', 'ours', 'theirs'))
+  texts = {text.get_text(): text.get_position()[0] for text in figure.axes[0].texts}
+  assert texts['original'] < texts['ours'] < texts['theirs']

@@ -78,3 +78,15 @@ def test_committed_readme_has_the_measured_scores():
   text = (ROOT / 'README.md').read_text()
   assert text == results_page.fill_scores(text, ROOT / 'docs' / 'results')
   assert '<!-- score: ' in text
+
+
+def test_inventory_counts_runs_and_says_what_is_missing(tmp_path):
+  lines = results_page.inventory(tmp_path)
+  for name, table in tables.TABLES.items():
+    (line,) = [one for one in lines if one.startswith(f'{name} ')]
+    assert line.endswith(table.title)
+    runs = len(table.cells) * table.seeds
+    assert (f'0 of {runs} runs' if runs else 'no data') in line
+    if table.missing:
+      assert lines[lines.index(line) + 1].strip() == table.missing
+  assert all(bool(table.cells) != bool(table.missing) for table in tables.TABLES.values())
