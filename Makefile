@@ -1,4 +1,5 @@
 # make train: set up and run the main job on the embedded default. make test: all checks.
+# make docs: the site.
 # One large arena saves 200,000 page faults a training step on glibc; elsewhere it is ignored.
 export GLIBC_TUNABLES ?= glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184
 PYTHON ?= python3
@@ -8,7 +9,7 @@ RUN := runs/synthetic
 # Test processes; most of a test's time is compiling, which one core does.
 JOBS ?= 2
 
-.PHONY: train test lint clean
+.PHONY: train test lint docs clean
 
 train: .venv/run
 	$(BIN)/python -m launch.train --config=configs/contrastive_margin_synthetic.py --workdir=$(RUN)
@@ -23,6 +24,10 @@ lint: .venv/test
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m launch.reproduce --check
 
+# The site, in site/: the notebooks are run, and their pictures shown.
+docs: .venv/docs
+	RUN_NOTEBOOKS=true $(BIN)/mkdocs build --strict
+
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 
@@ -36,5 +41,9 @@ lint: .venv/test
 	$(BIN)/pip install --quiet --editable '.[test,torch,onnx,review,serve]'
 	touch $@
 
+.venv/docs: .venv/run
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv .jax_cache runs
+	rm -rf .venv .jax_cache runs site

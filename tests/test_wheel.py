@@ -1,23 +1,26 @@
-"""What a user installs: the wheel runs the quick start from anywhere, without the checkout."""
+"""What a user installs: a wheel made from the sdist runs the quick start from anywhere."""
 
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
+
+pytest.importorskip('jaxdefect.methods.classifier')
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture(scope='module')
 def built(tmp_path_factory) -> pathlib.Path:
-  """A folder with the wheel, and the wheel unpacked in ``site``."""
+  """A folder with the sdist, the wheel that was made from it, and that unpacked in ``site``."""
   folder = tmp_path_factory.mktemp('wheel')
-  command = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '-w', folder, ROOT]
-  subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+  command = [sys.executable, '-m', 'build', '--outdir', folder, ROOT]
+  subprocess.run(command, check=True, capture_output=True)
   [wheel] = folder.glob('jaxdefect-*.whl')
   zipfile.ZipFile(wheel).extractall(folder / 'site')
   return folder
@@ -54,6 +57,14 @@ def test_wheel_has_nothing_but_the_package(built):
   assert 'jaxdefect/py.typed' in names
   assert 'jaxdefect/configs/classifier_folder.py' in names
   assert any(name.endswith('entry_points.txt') for name in names)
+
+
+def test_sdist_has_what_the_tests_need(built):
+  [archive] = built.glob('jaxdefect-*.tar.gz')
+  with tarfile.open(archive) as opened:
+    names = {name.partition('/')[2] for name in opened.getnames()}
+  assert {'README.md', 'LICENSE', 'Makefile', 'launch/train.py', 'tests/test_wheel.py'} <= names
+  assert not any(name.startswith(('runs/', '.venv/', 'site/')) for name in names)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.metrics import roc_auc_score
 
 from jaxdefect import losses, models, optim
 from jaxdefect.contracts import (
@@ -41,7 +40,8 @@ from jaxdefect.contracts import (
   References,
   State,
 )
-from jaxdefect.data import augment, support_set
+from jaxdefect.data import support_set
+from jaxdefect.data.augment_references import random_views_together
 from jaxdefect.ops import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
 
 CLASSES = ('good', 'defect')
@@ -62,7 +62,7 @@ def make(
   first_order: bool = False,
   adapts: Literal['all', 'head'] = 'all',
   reset_head: bool = False,
-  learn_inner_rates: bool = False,
+  inner_rates: optim.inner_rates.InnerRates = 'fixed',
   fine_tune_rate: float = 1e-4,
   fine_tune_epochs: int = 50,
   fine_tune_batch: int = 32,
@@ -96,7 +96,9 @@ def make(
     first_order: leave out the second derivatives.
     adapts: what the inner loop moves: all parameters (MAML) or the linear layer (ANIL).
     reset_head: the inner loop starts from a linear layer of zeros, as in the authors' code.
-    learn_inner_rates: an inner rate for every parameter, itself meta-learned (Meta-SGD).
+    inner_rates: ``'fixed'`` is alpha everywhere; else rates are meta-learned that start there, one
+      for every number of every parameter (``'per_parameter'``, Meta-SGD), or one for each parameter
+      and inner step (``'per_step'``, MAML++), and ``adapt`` begins with the inner loop.
     fine_tune_rate: Adam's rate in ``adapt``.
     fine_tune_epochs: at most so many, ``adapt``; 0 only measures statistics.
     fine_tune_batch: pictures per step of ``adapt``, good and defective ones in equal shares.
@@ -121,6 +123,9 @@ def make(
   """
   if adapts not in ('all', 'head'):
     raise ValueError(f'adapts is {adapts!r}; it can be all, head')
+  if inner_rates not in optim.inner_rates.KINDS:
+    kinds = ', '.join(optim.inner_rates.KINDS)
+    raise ValueError(f'inner_rates is {inner_rates!r}; it can be {kinds}')
   if nearest is not None and not 1 <= nearest <= references:
     raise ValueError(f'nearest is {nearest}; it can be 1 to {references}, the references kept')
   architecture: dict[str, Any] = {
@@ -143,18 +148,28 @@ def make(
 
   def views(key: jax.Array, batch: Batch) -> Batch:
     """Normalised pictures and references of N pictures, in the same random view."""
-    image, reference = batch['image'], batch['reference']
+    image, reference, index = batch['image'], batch['reference'], batch['index']
     if augmentation is not None:
-      stacked = jnp.concatenate([image[:, None], reference], axis=1)  # [N, 1 + R, H, W, 3]
-      flat = stacked.reshape(-1, *image.shape[1:])
-      index = jnp.repeat(batch['index'], stacked.shape[1])  # one index, one view
-      flat = augment.random_views(key, flat, index, **augmentation)
-      stacked = flat.reshape(stacked.shape)
-      image, reference = stacked[:, 0], stacked[:, 1:]
+      image, reference = random_views_together(key, image, reference, index, **augmentation)
     return {**batch, 'image': pixels(image), 'reference': pixels(reference)}
 
   def network_params(params: Any) -> dict:
     return {name: leaf for name, leaf in params.items() if name != _RATES}
+
+  def where_it_starts(params: Any) -> dict:
+    """The parameters that the inner loop moves."""
+    theta = network_params(params)
+    if reset_head:
+      theta[_HEAD] = jax.tree.map(jnp.zeros_like, theta[_HEAD])
+    return theta
+
+  def inner_loop(params: Any) -> dict[str, Any]:
+    """The settings of the inner loop, with its learned rates where there are any."""
+    rates = {'learning_rate': inner_rate}
+    if _RATES in params:
+      how: Any = {'kind': inner_rates, 'num_steps': inner_steps}
+      rates = optim.inner_rates.learned_rates(params[_RATES], **how)
+    return {**rates, 'num_steps': inner_steps, 'adapted': moves}
 
   def forward(params: Any, statistics: Any, batch: Batch, counted: jax.Array | None) -> tuple:
     """Logits [N] and statistics: of the counted pictures, or with None the given ones."""
@@ -173,6 +188,10 @@ def make(
     each = losses.sigmoid_cross_entropy(logit, batch['label'] > 0)
     return jnp.where(batch['valid'], each, 0.0).sum() / jnp.maximum(batch['valid'].sum(), 1)
 
+  def own_loss(params: Any, statistics: Any, batch: Batch) -> jax.Array:
+    """Of a batch with its own statistics."""
+    return cross_entropy(forward(params, statistics, batch, batch['valid'])[0], batch)
+
   def init(key: jax.Array, spec: DataSpec, pretrained: Any = None) -> State:
     picture = spec.batch['support' if 'support' in spec.batch else 'image']
     shape = (picture['image'] if isinstance(picture, dict) else picture).shape[-3:]
@@ -182,15 +201,13 @@ def make(
     if pretrained is not None:
       variables = models.merge_pretrained(variables, pretrained)
     params = dict(variables['params'])
-    if learn_inner_rates:
-      params[_RATES] = jax.tree.map(lambda leaf: jnp.full_like(leaf, inner_rate), params)
+    if inner_rates != 'fixed':
+      start: Any = {'kind': inner_rates, 'learning_rate': inner_rate, 'num_steps': inner_steps}
+      params[_RATES] = optim.inner_rates.initial_log_rates(params, **start)
     return optim.initial_state(params, {'batch_stats': variables['batch_stats']}, rule)
 
   def loss(key: jax.Array, params: Any, model_state: Any, batch: Batch):
-    theta = network_params(params)
-    statistics = model_state['batch_stats']
-    if reset_head:
-      theta[_HEAD] = jax.tree.map(jnp.zeros_like, theta[_HEAD])
+    theta, statistics = where_it_starts(params), model_state['batch_stats']
 
     def flat(part: Batch) -> Batch:
       return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), part)
@@ -206,8 +223,7 @@ def make(
     )
 
     def support_loss(params: Any, support: Batch) -> tuple:
-      logit, _ = forward(params, statistics, support, support['valid'])
-      return cross_entropy(logit, support), {}
+      return own_loss(params, statistics, support), {}
 
     def query_loss(params: Any, support: Batch, query: Batch):
       both = jax.tree.map(lambda *parts: jnp.concatenate(parts), support, query)
@@ -226,10 +242,8 @@ def make(
       theta,
       support,
       query,
-      learning_rate=params.get(_RATES, inner_rate),
-      num_steps=inner_steps,
+      **inner_loop(params),
       first_order=first_order,
-      adapted=moves,
       query_loss=query_loss,
       aux=True,
     )
@@ -274,13 +288,15 @@ def make(
     if own.ndim == 4 and augmentation is not None:  # each picture has a view of its own
       own = jnp.broadcast_to(own, (batch['image'].shape[0], *own.shape))
     batch = views(key, {**batch, 'reference': own})
-
-    def objective(params: Any) -> jax.Array:
-      return cross_entropy(forward(params, statistics, batch, batch['valid'])[0], batch)
-
-    value, gradient = jax.value_and_grad(objective)(carry[0])
+    value, gradient = jax.value_and_grad(own_loss)(carry[0], statistics, batch)
     updates, moments = tuner.update(gradient, carry[1], carry[0])
     return (optax.apply_updates(carry[0], updates), moments), value
+
+  @jax.jit
+  def descend(params: Any, statistics: Any, batch: Batch) -> Any:
+    """The inner loop on a batch of the support set."""
+    theta, settings = where_it_starts(params), inner_loop(params)
+    return optim.inner_loop(lambda p, b: own_loss(p, statistics, b), theta, batch, **settings)
 
   def adapt(key: jax.Array, fitted: Fitted, references: References) -> Fitted:
     """Keeps good pictures to compare with, fine-tunes on the others, and fixes the statistics.
@@ -301,6 +317,9 @@ def make(
     rows = optim.balanced_rows(
       key_rows, support['label'], min(fine_tune_batch, support['label'].size)
     )
+    if _RATES in fitted.params:
+      first = with_references(support_set.rows(support, rows[0]), kept)
+      params = descend(fitted.params, start, first)
     checked = {} if references.validation is None else support_set.gather(references.validation)
 
     def statistics(params: Any) -> Any:
@@ -314,7 +333,7 @@ def make(
       params, measured = carry[0], statistics(carry[0])
       batches = support_set.in_order(checked, fine_tune_batch)
       logit = np.concatenate([score(params, measured, with_references(b, kept)) for b in batches])
-      return _figures(logit[: checked['label'].size], checked['label'])
+      return optim.two_class_figures(logit[: checked['label'].size], checked['label'])
 
     tuned = optim.fine_tune(
       key_tune,
@@ -376,16 +395,3 @@ def make(
     return 'medetection', arguments, arrays
 
   return Method(init, prepare, step, adapt, predict, activations, deploy)
-
-
-def _figures(logit: np.ndarray, label: np.ndarray) -> dict[str, float]:
-  """Cross-entropy with the classes in equal shares; where there are both, also AUROC, recall of
-  the defects, and balanced accuracy, which is the AUROC of hard decisions."""
-  each = np.logaddexp(0, logit) - label * logit
-  classes = [each[label == c].mean() for c in (0, 1) if (label == c).any()]
-  figures = {'loss': float(np.mean(classes))}
-  if len(classes) == 2:
-    figures['auroc'] = float(roc_auc_score(label, logit))
-    found = [float(((logit > 0) == c)[label == c].mean()) for c in (0, 1)]
-    figures |= {'recall': found[1], 'balanced_accuracy': sum(found) / 2}
-  return figures

@@ -124,3 +124,31 @@ def fine_tune(
       break
   arrays = {name: np.asarray(column, np.float32) for name, column in history.items()}
   return FineTuned(best, arrays, best_epoch)
+
+
+def two_class_figures(logit: np.ndarray, label: np.ndarray) -> dict[str, float]:
+  """What ``validate`` may give for two classes.
+
+  Args:
+    logit: [N], larger means more like class 1.
+    label: [N], 0 or 1; at least one.
+
+  Returns:
+    ``'loss'``, the cross-entropy with the classes in equal shares; where there are both, also
+    ``'auroc'``, ``'recall'`` of class 1 and ``'balanced_accuracy'``, which is the AUROC of hard
+    decisions.
+
+  >>> found = two_class_figures(np.array([-2.0, 1.0, 3.0]), np.array([0, 0, 1]))
+  >>> found['auroc'], found['recall'], found['balanced_accuracy']
+  (1.0, 1.0, 0.75)
+  """
+  from sklearn.metrics import roc_auc_score  # slow to import, and only needed here
+
+  each = np.logaddexp(0, logit) - label * logit
+  classes = [each[label == c].mean() for c in (0, 1) if (label == c).any()]
+  figures = {'loss': float(np.mean(classes))}
+  if len(classes) == 2:
+    figures['auroc'] = float(roc_auc_score(label, logit))
+    found = [float(((logit > 0) == c)[label == c].mean()) for c in (0, 1)]
+    figures |= {'recall': found[1], 'balanced_accuracy': sum(found) / 2}
+  return figures

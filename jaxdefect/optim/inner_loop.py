@@ -1,6 +1,6 @@
 r"""Model-agnostic meta-learning: gradients through gradient descent.
 
-Shape legend: T tasks.
+Shape legend: T tasks, K inner steps.
 
 The inner loop is plain gradient descent on the support set of one task, and a differentiable
 function of where it starts. XLA on a CPU runs the backward pass of convolutions whose kernels
@@ -19,7 +19,9 @@ instead.
 References:
   Finn et al., `MAML <https://arxiv.org/abs/1703.03400>`_, algorithm 1, and section 5.2 for first
   order; Raghu et al., `ANIL <https://arxiv.org/abs/1909.09157>`_; Li et al., `Meta-SGD
-  <https://arxiv.org/abs/1707.09835>`_, equation 1; Zhang et al. 2023, algorithm 1, equations 4-5.
+  <https://arxiv.org/abs/1707.09835>`_, equation 1; Antoniou et al., `MAML++
+  <https://arxiv.org/abs/1810.09502>`_, section 4 (rates per layer and step, multi-step loss);
+  Zhang et al. 2023, algorithm 1, equations 4-5.
 """
 
 from collections.abc import Callable
@@ -30,9 +32,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdefect.optim import sequencing
-from jaxdefect.optim.partition import Path, map_by_path
-
-Loss = Callable[..., Any]
+from jaxdefect.optim.inner_steps import Loss, Scored, Steps
+from jaxdefect.optim.partition import Path
 
 
 def inner_loop(
@@ -42,13 +43,14 @@ def inner_loop(
   *,
   learning_rate: Any,
   num_steps: int,
+  per_step: bool = False,
   first_order: bool = False,
   adapted: Callable[[Path], bool] | None = None,
   remat: bool = True,
 ) -> Any:
   r"""Adapts parameters to one task by gradient descent, differentiably.
 
-  .. math:: \theta^{(k + 1)} = \theta^{(k)} - \alpha \odot \nabla_\theta \ell(\theta^{(k)})
+  .. math:: \theta^{(k + 1)} = \theta^{(k)} - \alpha_k \odot \nabla_\theta \ell(\theta^{(k)})
 
   Args:
     loss: ``(params, support) -> scalar``.
@@ -56,7 +58,9 @@ def inner_loop(
     support: what ``loss`` learns from; any pytree of arrays.
     learning_rate: alpha: a scalar, or a pytree like ``params`` whose leaves are scalars or have the
       shape of their parameter (Meta-SGD). The result is differentiable with respect to it.
-    num_steps: number of steps, 0 or more.
+    num_steps: K, 0 or more.
+    per_step: every step has a rate of its own: what ``learning_rate`` holds has one more leading
+      axis, [K] or [K, ...] (MAML++ learns a [K] for each layer). False takes one for all steps.
     first_order: takes the inner gradients as constants, so that no second derivative is computed.
     adapted: path -> True for the parameters that move; None moves all, and a function that names
       the last layer alone is ANIL. The others get no inner gradient, nor is it computed.
@@ -74,14 +78,14 @@ def inner_loop(
   >>> float(inner_loop(square, jnp.array(3.0), jnp.array(1.0), learning_rate=0.25, num_steps=1))
   2.0
   """
-  rule = _Rule(params, num_steps, first_order, adapted, remat)
+  rule = Steps(params, num_steps, per_step, first_order, adapted, remat)
   rates = rule.rates(learning_rate)
 
   def value(params: Any, support: Any) -> jax.Array:
     return _scalar(loss(params, support))
 
   closed, constants = jax.closure_convert(value, params, support)
-  return rule.descend(closed, params, rates, constants, support)
+  return rule.descend(closed, params, rates, constants, support)[0]
 
 
 def maml_losses(
@@ -92,9 +96,11 @@ def maml_losses(
   *,
   learning_rate: Any,
   num_steps: int,
+  per_step: bool = False,
   first_order: bool = False,
   adapted: Callable[[Path], bool] | None = None,
   query_loss: Loss | None = None,
+  step_weights: Any = None,
   unroll: bool | None = None,
   remat: bool = True,
   aux: bool = False,
@@ -103,6 +109,9 @@ def maml_losses(
 
   .. math:: L_i(\theta) = \ell(\theta'_i; Q_i), \qquad
             \theta'_i = \mathrm{innerloop}(\theta; S_i)
+
+  or, with ``step_weights``, the multi-step loss
+  :math:`\sum_{k=0}^{K} w_k\, \ell(\theta_i^{(k)}; Q_i)` (MAML++, equation 3).
 
   Their sum (or mean) is the objective of MAML; its gradient, to second order unless
   ``first_order``, is what ``jax.grad`` of it gives.
@@ -115,11 +124,16 @@ def maml_losses(
     query: pytree of arrays with a leading task axis [T, ...].
     learning_rate: as of ``inner_loop``.
     num_steps: as of ``inner_loop``; 0 is joint training.
+    per_step: as of ``inner_loop``.
     first_order: as of ``inner_loop``.
     adapted: as of ``inner_loop``.
     query_loss: ``(params, support_t, query_t) -> scalar`` scores the adapted parameters in the
       place of ``loss(params, query_t)``, for a query pass that needs the support set too
       (statistics of normalisation).
+    step_weights: w, [K + 1] numbers: the query set is scored before the first and after every inner
+      step, and L_i is the weighted sum; None scores the end alone, which is weights of 0, ..., 0,
+      1 without the cost. MAML++ begins with equal ones and moves their weight to the end. ``aux``
+      is the end's.
     unroll: True goes through the tasks in a Python loop, right on a CPU; False vmaps them, right on
       accelerators; None asks JAX's default backend while tracing.
     remat: as of ``inner_loop``; unrolled tasks also take turns then.
@@ -130,10 +144,11 @@ def maml_losses(
     a pair: the losses, and the pytree of the query sets' aux stacked along a leading axis [T, ...].
 
   Raises:
-    ValueError: as of ``inner_loop``; or support and query hold no tasks or not equally many.
+    ValueError: as of ``inner_loop``; support and query hold no tasks or not equally many; or
+      step_weights are not K + 1 numbers.
   """
   tasks = _num_tasks(support, query)
-  rule = _Rule(params, num_steps, first_order, adapted, remat)
+  rule = Steps(params, num_steps, per_step, first_order, adapted, remat)
 
   def value(params: Any, support: Any) -> jax.Array:
     return _scalar(_split(loss(params, support), aux)[0])
@@ -151,11 +166,18 @@ def maml_losses(
   closed_last, last_constants = jax.closure_convert(last_value, params, *task(0))
 
   def score(shared: Any, support: Any, query: Any) -> tuple[jax.Array, Any]:
-    params, rates, constants, last_constants = shared
-    moved = rule.descend(closed, params, rates, constants, support)
-    return closed_last(moved, support, query, *last_constants)
+    params, rates, constants, last_constants, weights = shared
+    scored = None if weights is None else Scored(closed_last, query, weights, last_constants)
+    moved, earlier = rule.descend(closed, params, rates, constants, support, scored)
+    number, extra = closed_last(moved, support, query, *last_constants)
+    if weights is not None:
+      number = sum(earlier, weights[-1].astype(number.dtype) * number)
+    return number, extra
 
-  shared = (params, rule.rates(learning_rate), constants, last_constants)
+  shared = (
+    *(params, rule.rates(learning_rate), constants, last_constants),
+    None if step_weights is None else rule.weights(step_weights),
+  )
   if unroll is None:
     unroll = jax.default_backend() == 'cpu'
   if unroll:
@@ -169,86 +191,6 @@ def maml_losses(
   else:
     losses, extras = jax.vmap(score, in_axes=(None, 0, 0))(shared, support, query)
   return (losses, extras) if aux else losses
-
-
-class _Rule:
-  """How parameters move in the inner loop; checks what the user asked for."""
-
-  def __init__(
-    self,
-    params: Any,
-    num_steps: int,
-    first_order: bool,
-    adapted: Callable[[Path], bool] | None,
-    remat: bool,
-  ):
-    if not isinstance(num_steps, int) or num_steps < 0:
-      raise ValueError(f'num_steps is {num_steps!r}; it must be an integer, 0 or more.')
-    self.num_steps, self.first_order, self.remat = num_steps, first_order, remat
-    self.structure = jax.tree.structure(params)
-    self.shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
-    self.paths = jax.tree.leaves(map_by_path('/'.join, params))
-    self.moves = [True] * len(self.paths)
-    if adapted is not None:
-      self.moves = jax.tree.leaves(map_by_path(lambda path: bool(adapted(path)), params))
-      if not any(self.moves):
-        raise ValueError(f'adapted names none of the parameters; the first is {self.paths[0]!r}.')
-
-  def rates(self, learning_rate: Any) -> list[jax.Array]:
-    """One rate per parameter."""
-    if jax.tree.structure(learning_rate) == self.structure:
-      rates = jax.tree.leaves(learning_rate)
-    elif jax.tree_util.all_leaves([learning_rate]):
-      rates = [learning_rate] * len(self.paths)
-    else:
-      raise ValueError(
-        'learning_rate is a tree of another structure than params; '
-        'it must be a scalar or have one leaf per parameter.'
-      )
-    for rate, path, shape in zip(rates, self.paths, self.shapes, strict=True):
-      if jnp.shape(rate) not in ((), shape):
-        raise ValueError(
-          f'learning_rate of {path or "params"} has shape {jnp.shape(rate)}; '
-          f'it must be a scalar or have the shape of its parameter, {shape}.'
-        )
-      if isinstance(rate, int | float) and not rate >= 0:
-        raise ValueError(f'learning_rate is {rate}; it must be 0 or more.')
-    return [jnp.asarray(rate) for rate in rates]
-
-  def descend(
-    self, loss: Loss, params: Any, rates: list[jax.Array], constants: list, support: Any
-  ) -> Any:
-    """``inner_loop`` for a loss that closes over nothing: ``(params, support, *constants)``."""
-    leaves = jax.tree.leaves(params)
-
-    def whole(moved: list, leaves: list) -> Any:
-      """The tree with the moved leaves in their places."""
-      rest = iter(moved)
-      return self.structure.unflatten(
-        [next(rest) if m else leaf for m, leaf in zip(self.moves, leaves, strict=True)]
-      )
-
-    def value(moved: list, leaves: list, constants: list, support: Any) -> jax.Array:
-      return loss(whole(moved, leaves), support, *constants)
-
-    def step(moved: list, leaves: list, rates: list, constants: list, support: Any) -> list:
-      inputs = (moved, leaves, constants, support)
-      if self.first_order:
-        gradient = lax.stop_gradient(jax.grad(value)(*lax.stop_gradient(inputs)))
-      else:
-        gradient = jax.grad(value)(*inputs)
-      return [
-        p - (rate * g).astype(p.dtype) for p, rate, g in zip(moved, rates, gradient, strict=True)
-      ]
-
-    moved = [jnp.asarray(leaf) for m, leaf in zip(self.moves, leaves, strict=True) if m]
-    rates = [rate for m, rate in zip(self.moves, rates, strict=True) if m]
-    again = sequencing.recomputed(step)
-    for k in range(self.num_steps):
-      # First order keeps nothing of a step but its gradient.
-      keeps = not self.remat or self.first_order or k == self.num_steps - 1
-      moved = (step if keeps else again)(moved, leaves, rates, constants, support)
-    return whole(moved, leaves)
 
 
 def _split(result: Any, aux: bool) -> tuple[Any, Any]:

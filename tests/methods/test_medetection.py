@@ -32,6 +32,7 @@ def marked(n: int, first: int = 0) -> dict[str, np.ndarray]:
 
 
 PRODUCT = ('good', 'defect')
+KEY = jax.random.key(0)
 
 
 def test_learns_a_product_from_a_few_pictures():
@@ -108,16 +109,56 @@ def test_head_alone_adapts_in_anil():
   chex.assert_trees_all_equal(after.params['fc'], state.params['fc'])
 
 
-def test_learns_its_inner_rates():
-  method = medetection(optimizer=optax.sgd(0.1), learn_inner_rates=True)
+@pytest.mark.parametrize(('kind', 'shape'), [('per_parameter', (84, 1)), ('per_step', (1,))])
+def test_learns_its_inner_rates_and_adapts_by_them(kind, shape):
+  method = medetection(optimizer=optax.sgd(0.1), inner_rates=kind, fine_tune_epochs=0)
   state = method.init(jax.random.key(0), spec('medetection'))
+  rates = state.params['inner_rates']['fc']['kernel']
+  assert rates.shape == shape
+  np.testing.assert_allclose(jnp.exp(rates), 0.01, rtol=1e-5)
   after, _ = jax.jit(method.step)(jax.random.key(0), state, training_batch('medetection', 3))
-  before, rates = (s.params['inner_rates']['fc']['kernel'] for s in (state, after))
-  assert float(jnp.abs(rates - before).max()) > 0
-  fitted = method.adapt(
-    jax.random.key(0), to_fitted(after, PRODUCT), References(PRODUCT, [marked(8)])
+  moved = jax.tree.map(
+    lambda a, b: float(jnp.abs(a - b).max()), after.params['inner_rates'], rates_of(state)
   )
+  assert max(jax.tree.leaves(moved)) > 0
+
+  known = References(PRODUCT, [marked(8)])
+  fitted = method.adapt(jax.random.key(0), to_fitted(after, PRODUCT), known)
   assert 'inner_rates' not in fitted.params
+  # Without epochs of fine-tuning what moved is the inner loop: by the learned rates, all of it.
+  stopped = jax.tree.map(lambda leaf: jnp.full_like(leaf, -jnp.inf), rates_of(after))
+  still = after._replace(params={**after.params, 'inner_rates': stopped})
+  unmoved = method.adapt(jax.random.key(0), to_fitted(still, PRODUCT), known)
+  own = {name: leaf for name, leaf in after.params.items() if name != 'inner_rates'}
+  chex.assert_trees_all_equal(unmoved.params, own)
+  twice = jax.tree.map(lambda leaf: leaf + jnp.log(2.0), rates_of(after))
+  faster = after._replace(params={**after.params, 'inner_rates': twice})
+  farther = method.adapt(jax.random.key(0), to_fitted(faster, PRODUCT), known)
+
+  def way(params):
+    return jax.tree.map(lambda a, b: a - b, params, own)
+
+  single = way(fitted.params)
+  assert float(optax.tree.norm(single)) > 1e-5
+  # One step: twice the rates are twice the way.
+  chex.assert_trees_all_close(
+    way(farther.params), jax.tree.map(lambda leaf: 2 * leaf, single), rtol=1e-3, atol=1e-6
+  )
+
+
+def rates_of(state):
+  return state.params['inner_rates']
+
+
+def test_rates_per_step_serve_fewer_steps_too():
+  """The same parameters without the inner loop, as the report compares them."""
+  settings = {'optimizer': optax.sgd(0.1), 'inner_rates': 'per_step'}
+  method = medetection(**settings, inner_steps=2, first_order=True)
+  state = method.init(jax.random.key(0), spec('medetection'))
+  assert rates_of(state)['fc']['kernel'].shape == (2,)
+  without = medetection(**settings, inner_steps=0)
+  _, scalars = jax.jit(without.step)(jax.random.key(0), state, training_batch('medetection', 3))
+  assert scalars['movement'][0] == 0
 
 
 def test_rejects_bad_arguments():
@@ -125,3 +166,9 @@ def test_rejects_bad_arguments():
     medetection(adapts='tail')
   with pytest.raises(ValueError, match='nearest is 3'):
     medetection(nearest=3)
+  with pytest.raises(ValueError, match="inner_rates is 'own'; it can be fixed, per_parameter"):
+    medetection(inner_rates='own')
+  with pytest.raises(ValueError, match=r'inner_rate is 0\.0; with inner_rates='):
+    medetection(inner_rates='per_step', inner_rate=0.0).init(KEY, spec('medetection'))
+  with pytest.raises(ValueError, match='inner_steps is 0; inner_rates='):
+    medetection(inner_rates='per_step', inner_steps=0).init(KEY, spec('medetection'))

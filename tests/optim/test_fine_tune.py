@@ -99,3 +99,15 @@ def test_rejects_an_empty_set():
     optim.fine_tune(
       jax.random.key(0), count, 0, {'label': np.zeros(0, int)}, epochs=1, batch_size=4
     )
+
+
+def test_figures_of_two_classes_by_hand():
+  logit, label = np.array([-1.0, 2.0, 0.5, -3.0]), np.array([0, 1, 0, 1])
+  found = optim.two_class_figures(logit, label)
+  each = -np.log(1 / (1 + np.exp(-np.where(label == 1, logit, -logit))))
+  np.testing.assert_allclose(found['loss'], (each[[0, 2]].mean() + each[[1, 3]].mean()) / 2)
+  # Of four pairs of a defect and a good one, two are in order.
+  assert (found['auroc'], found['recall'], found['balanced_accuracy']) == (0.5, 0.5, 0.5)
+  alone = optim.two_class_figures(logit[:1], label[:1])
+  np.testing.assert_allclose(alone['loss'], each[0])
+  assert set(alone) == {'loss'}
