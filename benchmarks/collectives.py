@@ -48,6 +48,12 @@ METHODS = {
   'patch_svdd': ('patch_svdd_bc', 2),
   'ganomaly': ('ganomaly_bc', 2),
   'uninformed_students': ('uninformed_students_bc', 2),
+  'siamese_one_shot': ('siamese_one_shot_neu', 6),
+  'casi_net': ('casi_net_neu', 6),
+  'multi_training_gan': ('multi_training_gan_neu', 6),
+  'dc_net': ('dc_net_mixedwm38', 38),
+  'wafer_seg_class_net': ('wafer_seg_class_net_mixedwm38', 38),
+  'yolo': ('yolo_neu_det', 6),
 }
 RECOGNISERS = ('resnet50', 'resnet18', 'mobilenet_v2')  # of benchmarks.cpu and benchmarks.gpu
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / 'configs'

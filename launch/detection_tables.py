@@ -4,7 +4,7 @@ from launch.grid import Cell, Column, Table
 
 BASELINE, WHOLE = 'Faster R-CNN', 'whole method'
 _CONFIGS = {BASELINE: 'faster_rcnn_neu_det:baseline', WHOLE: 'faster_rcnn_neu_det'}
-_AP = (
+AP = (
   Column('mAP@0.5', 'map50'),
   Column('mAP', 'map'),
   Column('recall at 0.1 false alarms per image', 'recall_at_0.1_fp'),
@@ -45,7 +45,7 @@ TABLES: dict[str, Table] = {
     'one seed, 360 test images) gets mAP@0.5 69.5 and mAP 31.4.',
     3,
     tuple(_detection(row, '70 %', config, {}) for row, config in _CONFIGS.items()),
-    metrics=_AP,
+    metrics=AP,
     per_class='ap50/',
   ),
   'A2': Table(
@@ -64,7 +64,7 @@ TABLES: dict[str, Table] = {
         ('all', _CONFIGS[WHOLE], {}, 93.6),
       )
     ),
-    metrics=_AP,
+    metrics=AP,
     per_class='ap50/',
   ),
   'A3': Table(
@@ -81,7 +81,7 @@ TABLES: dict[str, Table] = {
       for k in (10, 30)
       for row in (BASELINE, WHOLE)
     ),
-    metrics=_AP,
+    metrics=AP,
     per_class='ap50/',
   ),
   'A4': Table(
@@ -90,7 +90,7 @@ TABLES: dict[str, Table] = {
     'rarest class 89.7, 11.3 above the baseline).',
     1,
     tuple(_detection(row, 'rare scratches', config, _RARE) for row, config in _CONFIGS.items()),
-    metrics=(*_AP, Column('scratches, AP@0.5', 'ap50/scratches')),
+    metrics=(*AP, Column('scratches, AP@0.5', 'ap50/scratches')),
     per_class='ap50/',
   ),
   'A5': Table(
@@ -107,7 +107,7 @@ TABLES: dict[str, Table] = {
         (WHOLE, 'faster_rcnn_deep_pcb'),
       )
     ),
-    metrics=_AP,
+    metrics=AP,
     per_class='ap50/',
   ),
   'A6': Table(

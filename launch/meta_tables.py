@@ -11,6 +11,8 @@ _STARTS = {
   'ANIL (head alone)': {'method.adapts': 'head'},
   "ANIL, head from zero (the authors' code)": {'method.adapts': 'head', 'method.reset_head': True},
   "MAML, the paper's inner rate 1e-5": {'method.inner_rate': 1e-5},
+  'Meta-SGD: a rate per parameter': {'method.inner_rates': 'per_parameter'},
+  'MAML++: a rate per layer and step': {'method.inner_rates': 'per_step'},
   'joint training': {'method.inner_steps': 0},
   'random': {'steps': 0},
 }

@@ -3,8 +3,9 @@
 Each cell and seed is a run of launch.train below --workdir; a finished one is not run again, an
 interrupted one goes on. Its figures are kept in docs/results/<table>/, and docs/results.md is
 rendered from those files alone: --render does only that (and docs/parameters.md, which is counted,
-docs/performance.md with its pictures, from benchmarks/results/, and the scores in README.md),
---check fails if a page is not what the files and the code say. --list names the tables.
+docs/performance.md with its pictures, from benchmarks/results/, and the scores in README.md and on
+other pages), --check fails if a page is not what the files and the code say. --list names the
+tables.
 """
 
 import concurrent.futures
@@ -215,9 +216,12 @@ def _pages(docs: pathlib.Path) -> dict[str, str]:
   }
   if _measured(docs).is_dir():
     pages['performance.md'] = performance_page.render(_measured(docs))
-  readme = docs.parent / 'README.md'
-  if readme.exists():
-    pages['../README.md'] = results_page.fill_scores(readme.read_text(), docs / 'results')
+  written = [docs.parent / 'README.md', *sorted(docs.glob('*.md'))]
+  for page in (one for one in written if one.exists()):
+    text = page.read_text()
+    if page.name not in pages and results_page.SCORE.search(text):
+      name = str(pathlib.Path('..') / page.name) if page.parent != docs else page.name
+      pages[name] = results_page.fill_scores(text, docs / 'results')
   return pages
 
 

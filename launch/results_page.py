@@ -89,14 +89,15 @@ def inventory(folder: pathlib.Path) -> list[str]:
   return lines
 
 
-_SCORE = re.compile(r'(<!-- score: (.+?); (.+?); (.+?) -->).*?(<!-- end -->)')
+SCORE = re.compile(r'(<!-- score: (.+?); (.+?); ([^;]+?)(?:; (.+?))? -->).*?(<!-- end -->)')
 
 
 def fill_scores(text: str, folder: pathlib.Path) -> str:
   """Puts measured figures where a page asks for them.
 
   Args:
-    text: Markdown with ``<!-- score: table; row; column -->...<!-- end -->``.
+    text: Markdown with ``<!-- score: table; row; column -->...<!-- end -->``, or with ``; metric``
+      behind the column for another figure than the cell's own.
     folder: docs/results.
 
   Returns:
@@ -107,18 +108,18 @@ def fill_scores(text: str, folder: pathlib.Path) -> str:
   """
 
   def figure(found: re.Match) -> str:
-    start, name, row, column, end = found.groups()
+    start, name, row, column, metric, end = found.groups()
     table = tables.TABLES.get(name)
     cells = [c for c in table.cells if (c.row, c.column) == (row, column)] if table else []
     if not cells:
       raise ValueError(f'no table has the cell {name}; {row}; {column} that a page asks for')
     runs = _runs(folder, name, tables.TABLES[name], cells[0])
-    values = [100 * run['metrics'][cells[0].metric] for run in runs]
+    values = [100 * run['metrics'][metric or cells[0].metric] for run in runs]
     seeds = f'{len(values)} seed{"s" if len(values) > 1 else ""}'
     said = f'{sum(values) / len(values):.1f} % ({seeds})' if values else 'not run'
     return f'{start}{said}{end}'
 
-  return _SCORE.sub(figure, text)
+  return SCORE.sub(figure, text)
 
 
 def _row(folder: pathlib.Path, name: str, table: tables.Table, cell: tables.Cell) -> str:

@@ -2,6 +2,7 @@
 
 from launch import (
   anomaly_tables,
+  comparator_tables,
   detection_tables,
   evidence_tables,
   meta_tables,
@@ -109,6 +110,7 @@ TABLES: dict[str, Table] = {
         (BASELINE, 'classifier', 55.36),
       )
     ),
+    metrics=comparator_tables.MIXED,
     figures=('gradcam.png',),
   ),
   'X1': Table(
@@ -158,4 +160,6 @@ TABLES: dict[str, Table] = {
 }
 
 TABLES |= detection_tables.TABLES | meta_tables.TABLES | anomaly_tables.TABLES
-TABLES |= evidence_tables.TABLES | review_tables.TABLES | parity_tables.TABLES
+TABLES |= (
+  comparator_tables.TABLES | evidence_tables.TABLES | review_tables.TABLES | parity_tables.TABLES
+)

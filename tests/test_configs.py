@@ -59,7 +59,7 @@ def test_config_names_real_things(name):
 
 
 def test_a_deliberate_break_is_found():
-  module = load('classifier_neu')
+  module = load(NAMES[0])
   config = module.get_config()
   config.method.unlock()
   config.method.learning_rat = 1.0
@@ -165,10 +165,7 @@ MAKERS = {
 
 # Method -> the config whose smoke run is converted: the first that has it.
 CONVERTED = {load(name).get_config().method.name: name for name in reversed(NAMES)}
-
-
-def test_every_method_is_converted():
-  assert CONVERTED.keys() == set(methods.names())
+CONVERTED = {n: c for n, c in CONVERTED.items() if methods.load(n)().deploy is not None}
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -15,6 +15,9 @@ here          there          axes
 
 The kernel of a transposed convolution from I to O channels is here that of the convolution from O
 to I which it transposes, [H,W,O,I]; the table's rule makes PyTorch's [I,O,H,W] of it.
+
+``gamma``, ``cls_token``, ``register_tokens`` and ``pos_embed`` of a vision transformer are called
+the same there, and have the same axes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +28,10 @@ import numpy as np
 COLLECTIONS = ('params', 'batch_stats')
 
 _WORDS = {
-  'params': {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias'},
+  'params': {
+    **{'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'gamma': 'gamma'},
+    **{name: name for name in ('cls_token', 'pos_embed', 'register_tokens')},
+  },
   'batch_stats': {'mean': 'running_mean', 'var': 'running_var'},
 }
 

@@ -3,7 +3,8 @@
 timm's ``resnet18``, ``resnet34``, ``resnet50`` and ``resnet101`` use torchvision's keys, classifier
 included (``fc``), and load the same way. Its ``efficientnet_b0`` and ``efficientnet_b3`` have names
 of their own and load too, but not its ``tf_efficientnet_*``, which are other networks (see
-``timm_efficientnet``). timm's MobileNetV2 has names of its own and is refused.
+``timm_efficientnet``). timm's MobileNetV2 has names of its own and is refused. Vision transformers
+load from DINOv2's files and timm's (see ``timm_vision_transformer``).
 """
 
 import functools
@@ -18,7 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdefect import models
-from jaxdefect.convert import gluon, state_dicts, timm_efficientnet, torch_params
+from jaxdefect.convert import (
+  gluon,
+  state_dicts,
+  timm_efficientnet,
+  timm_vision_transformer,
+  torch_params,
+)
 
 _STAGES = 4
 _EPSILON = 1e-5
@@ -29,6 +36,7 @@ _FILE_NAMES = {
   'mobilenet_v2_gluon': ('mobilenet_v2_gluon', 'mobilenetv2_gluon'),
   'efficientnet_b0': ('efficientnet_b0', 'efficientnet_b0_rwightman', 'efficientnet_b0_ra'),
   'efficientnet_b3': ('efficientnet_b3', 'efficientnet_b3_rwightman', 'efficientnet_b3_ra2'),
+  **timm_vision_transformer.FILE_NAMES,
 }
 
 
@@ -69,7 +77,7 @@ def load(
   Args:
     path_or_name: a ``.safetensors``, ``.pth`` or ``.pt`` file; or, in ``weights_dir``, a file's
       name without its ending, or the name of an architecture that exactly one file there has.
-    backbone: a name of ``models.backbone``.
+    backbone: a name of ``models.frozen_backbone``.
     stages: the part to load, stem and first stages, 1 to 4. None means the whole network.
     weights_dir: folder in which names are looked up.
 
@@ -94,7 +102,7 @@ def load_exported(
 
   Args:
     folder: of the model; of a hybrid, its supervised part is taken.
-    backbone: a name of ``models.backbone``.
+    backbone: a name of ``models.frozen_backbone``.
     stages: the part to load, as in ``load``.
 
   Returns:
@@ -120,10 +128,12 @@ def _fitted_in(
   path: pathlib.Path, state: dict[str, np.ndarray], backbone: str, stages: int | None
 ) -> Pretrained:
   """A state dict, checked against a backbone, in our layout."""
+  if backbone in timm_vision_transformer.BACKBONES:
+    state = timm_vision_transformer.dinov2_state(state)
   template = _template(backbone, stages)
   names = _Names(backbone, tuple(state))
   wanted = names.of(template)
-  known = names.of(_template(backbone, None)).keys() | set(names.head)
+  known = names.of(_template(backbone, None)).keys() | {*names.head, *names.unused}
 
   unknown = [key for key in state if key not in known]
   if unknown:
@@ -187,6 +197,7 @@ class _Names:
 
   def __init__(self, backbone: str, keys: tuple[str, ...]):
     self._rename: Callable[[str, tuple[str, ...]], str] = torch_params.torch_key
+    self.unused: tuple[str, ...] = ()
     if backbone in gluon.BACKBONES:
       prefix = gluon.prefix(backbone, keys)
       self._rename = lambda collection, path: gluon.file_key(prefix, path)
@@ -200,6 +211,9 @@ class _Names:
     elif backbone in timm_efficientnet.BACKBONES:
       self.head = ('classifier.1.weight', 'classifier.1.bias')
       self.example = 'features.1.0.block.0.0.weight'
+    elif backbone in timm_vision_transformer.BACKBONES:
+      self.head, self.example = timm_vision_transformer.HEAD, timm_vision_transformer.EXAMPLE
+      self.unused = timm_vision_transformer.UNUSED
     elif backbone == 'mobilenet_v2':
       self.head, self.example = ('classifier.1.weight', 'classifier.1.bias'), 'features.0.0.weight'
     else:
@@ -219,8 +233,8 @@ class _Names:
 
 @functools.lru_cache(maxsize=16)
 def _template(backbone: str, stages: int | None) -> dict[str, Any]:
-  module = models.backbone(backbone, stages=stages)
-  blank = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+  module = models.frozen_backbone(backbone, stages=stages)
+  blank = jax.ShapeDtypeStruct((1, 112, 112, 3), jnp.float32)  # patches of 14 and of 16 fit
   return jax.eval_shape(module.init, jax.random.key(0), blank)
 
 
@@ -240,7 +254,7 @@ def _head(path, names: _Names, state, wanted) -> dict[str, np.ndarray] | None:
 
 def _is_folded(variables: Mapping[str, Any]) -> bool:
   expected = {'scale': 1.0, 'mean': 0.0, 'var': 1.0 - _EPSILON}
-  return all(
+  return 'batch_stats' in variables and all(
     np.allclose(leaf, expected[path[-1]], rtol=0, atol=1e-7)
     for _, path, leaf in torch_params.leaves(variables)
     if path[-1] in expected

@@ -80,9 +80,10 @@ def make(
 
   Args:
     optimizer: not used, nothing is trained.
-    backbone: a name of ``models.backbone``.
+    backbone: a name of ``models.frozen_backbone``, a vision transformer too.
     stages: the network ends after this stage; None for the last of ``layers``.
-    width: channels of a ResNet's first stage; 64 is the published network.
+    width: channels of a ResNet's first stage, or features of a transformer's head; 64 is the
+      published network.
     layers: stages whose maps describe a patch; the grid is that of the first.
     neighbourhood: side of the window over which maps are averaged, in places of the map.
     coreset: share of the patches that ``adapt`` keeps; None or 1 keeps all.
@@ -120,24 +121,18 @@ def make(
     raise ValueError(f'neighbours is {neighbours}; it can be 2 or more')
   mesh = None if devices == 1 else ops.device_mesh(devices, _AXIS)
   trunk_stages = max(layers) if stages is None else stages
-  trunk = models.backbone(
-    backbone,
-    stages=trunk_stages,
-    width=width,
-    update_statistics=False,
-    dtype=dtype,
-  )
+  trunk = models.frozen_backbone(backbone, stages=trunk_stages, width=width, dtype=dtype)
   network = models.PatchFeatures(trunk, layers=tuple(layers), neighbourhood=neighbourhood)
 
   def init(key: jax.Array, spec: DataSpec, pretrained: Any = None) -> State:
     variables = models.initial_variables(key, network, spec.batch['image'], pretrained=pretrained)
-    model_state = {'batch_stats': variables['batch_stats']}
+    model_state = {k: v for k, v in variables.items() if k != 'params'}  # no statistics in a ViT
     return optim.initial_state(variables['params'], model_state, optax.identity())
 
   prepare, step = optim.no_steps('patchcore')
 
   def variables_of(fitted: Fitted) -> dict[str, Any]:
-    return {'params': fitted.params, 'batch_stats': fitted.model_state['batch_stats']}
+    return {'params': fitted.params, **fitted.model_state}
 
   def features(variables: Any, image: jax.Array) -> Any:
     """[N, h, w, D] float32."""

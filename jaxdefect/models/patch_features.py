@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdefect.models.backbone import Backbone
+from jaxdefect.models.frozen_backbone import FrozenBackbone
 
 
 class PatchFeatures(nn.Module):
@@ -18,12 +18,12 @@ class PatchFeatures(nn.Module):
   Parameters lie under ``backbone``.
 
   Attributes:
-    backbone: a module from ``models.backbone``.
+    backbone: a module from ``models.backbone`` or ``models.frozen_backbone``.
     layers: stages, counted from 1, rising.
     neighbourhood: side of the window in places, odd; 1 takes the maps as they are.
   """
 
-  backbone: Backbone
+  backbone: FrozenBackbone
   layers: tuple[int, ...] = (2, 3)
   neighbourhood: int = 3
 

@@ -2,15 +2,18 @@
 
 from jaxdefect.ops.anchors import grid_anchors
 from jaxdefect.ops.anomaly_map import smooth_map
+from jaxdefect.ops.bicubic import resize_bicubic
 from jaxdefect.ops.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from jaxdefect.ops.coreset import covering_radius, k_center_greedy, random_projection
 from jaxdefect.ops.deform_conv import deform_conv2d
 from jaxdefect.ops.discriminant import linear_discriminant
+from jaxdefect.ops.foreground import foreground_mask
 from jaxdefect.ops.matching import Matches, Sample, match_boxes, sample_matches
 from jaxdefect.ops.nearest_neighbors import nearest_neighbors
 from jaxdefect.ops.nms import nms, nms_per_class
 from jaxdefect.ops.pixels import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
 from jaxdefect.ops.proposals import select_detections, select_proposals
+from jaxdefect.ops.pseudo_labels import agreed_labels
 from jaxdefect.ops.roi_align import multiscale_roi_align, roi_align
 from jaxdefect.ops.routing import route
 from jaxdefect.ops.sharded_bank import (
@@ -27,9 +30,11 @@ from jaxdefect.ops.targets import (
   label_boxes,
   region_targets,
 )
+from jaxdefect.ops.task_aligned import AlignedTargets, task_aligned_targets
 from jaxdefect.ops.warp import affine_grid, warp
 
 __all__ = [  # noqa: RUF022 (plain order, as everywhere)
+  'AlignedTargets',
   'AnchorTargets',
   'IMAGENET_MEAN',
   'IMAGENET_STD',
@@ -37,6 +42,7 @@ __all__ = [  # noqa: RUF022 (plain order, as everywhere)
   'RegionTargets',
   'Sample',
   'affine_grid',
+  'agreed_labels',
   'anchor_targets',
   'box_area',
   'box_iou',
@@ -46,6 +52,7 @@ __all__ = [  # noqa: RUF022 (plain order, as everywhere)
   'deform_conv2d',
   'device_mesh',
   'encode_boxes',
+  'foreground_mask',
   'grid_anchors',
   'k_center_greedy',
   'label_boxes',
@@ -58,6 +65,7 @@ __all__ = [  # noqa: RUF022 (plain order, as everywhere)
   'normalize_pixels',
   'random_projection',
   'region_targets',
+  'resize_bicubic',
   'roi_align',
   'route',
   'sample_matches',
@@ -68,5 +76,6 @@ __all__ = [  # noqa: RUF022 (plain order, as everywhere)
   'sharded_take',
   'smooth_map',
   'spread_rows',
+  'task_aligned_targets',
   'warp',
 ]

@@ -10,7 +10,14 @@ import numpy as np
 
 from jaxdefect.contracts import AnomalyMaps
 from jaxdefect.data import decode
-from jaxdefect.evaluate import anomaly, classification, linear_probe, localisation, runner
+from jaxdefect.evaluate import (
+  anomaly,
+  classification,
+  linear_probe,
+  localisation,
+  mixed_classes,
+  runner,
+)
 from jaxdefect.explain import gradcam, mistakes, overlays, plots
 from launch import experiment
 
@@ -19,10 +26,18 @@ HEADLINES = ('accuracy', 'macro_f1', 'auroc')
 
 
 def evaluate(predictions: Any, seen: dict, fitted: Any) -> dict[str, Any]:
-  """The report of ``evaluate.classification``; of good or defective, also as an inspection's."""
+  """The report of ``evaluate.classification``; of good or defective, also as an inspection's.
+
+  Where classes are combinations of defects, also by how many there are.
+  """
   report = classification.evaluate(predictions, seen['label'], fitted.classes)
   if set(fitted.classes) == {anomaly.GOOD, anomaly.DEFECT}:
     _as_inspection(report, predictions, seen['label'])
+  if mixed_classes.has_mixed(fitted.classes):
+    found = mixed_classes.evaluate(report)
+    report['mixed_accuracy'] = found['mixed_accuracy']
+    for key in ('metrics', 'intervals', 'interval_kinds'):
+      report[key] |= found[key]
   return report
 
 

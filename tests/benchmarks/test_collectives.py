@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 from benchmarks import collectives, timing
-from jaxdefect import optim
+from jaxdefect import methods, optim
 from jaxdefect.models import normalization
 
 X = jax.ShapeDtypeStruct((4, 3), jnp.float32)
@@ -117,7 +117,10 @@ def test_count_is_what_xla_sends():
   assert found['all_reduce']['optim/gradient.py'] == 4 * (3 + 3 + 21 + 2)  # the stem is frozen
 
 
-@pytest.mark.parametrize('name', ['classifier', 'patch_svdd', 'uninformed_students'])
+COUNTED = {'classifier', 'patch_svdd', 'uninformed_students'} & {*methods.names()}
+
+
+@pytest.mark.parametrize('name', sorted(COUNTED))
 def test_committed_counts_are_those_of_the_code(name):
   committed = json.loads((timing.RESULTS / 'collectives.json').read_text())
   assert committed['cases']['methods'][name] == collectives.of_method(name)

@@ -14,6 +14,8 @@ from jaxdefect.convert import export, onnx_file, parity, to_onnx, twins
 from jaxdefect.convert.twins import deform_conv, suppression
 from jaxdefect.data.letterbox import letterbox
 
+pytest.importorskip('jaxdefect.methods.faster_rcnn')
+
 SIZE = (64, 80)
 CLASSES = ('dent', 'hole', 'scratch')
 SMALL = {

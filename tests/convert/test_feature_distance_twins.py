@@ -16,6 +16,8 @@ from jaxdefect.contracts import AnomalyMaps, DataSpec, Fitted, References, State
 from jaxdefect.convert import export, onnx_file, parity, to_onnx
 from jaxdefect.convert.twins import nearest_neighbors
 
+pytest.importorskip('jaxdefect.methods.deep_svdd')
+
 CLASSES = ('good', 'defect')
 RESNET = {'backbone': 'resnet10', 'width': 8}
 PIXELS = {'mean': (0.5, 0.4, 0.3), 'std': (0.2, 0.3, 0.4)}

@@ -18,6 +18,8 @@ from jaxdefect.convert.twins import hybrid, nearest_neighbors
 from jaxdefect.evaluate import thresholds
 from jaxdefect.ops import anomaly_map
 
+pytest.importorskip('jaxdefect.methods.hybrid')
+
 SIZE = 48
 CLASSES = ('bent', 'good', 'stained')
 SHARED = {'backbone': 'resnet18', 'stages': 2, 'width': 8}

@@ -19,6 +19,8 @@ from jaxdefect import methods
 from jaxdefect.contracts import DataSpec, References, to_fitted
 from jaxdefect.convert import export, exported, onnx_file, to_onnx, twins
 
+pytest.importorskip('jaxdefect.methods.hybrid')
+
 TWINS = pathlib.Path(twins.__file__).parent
 SIZE = 48
 

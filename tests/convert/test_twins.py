@@ -145,7 +145,7 @@ _MEMORY = {'references': ('float32', [2, 2]), 'reference_labels': ('int64', [2])
 @pytest.mark.parametrize(
   ('family', 'arguments', 'sentence'),
   [
-    ('detector', {}, "family 'detector' must be one of classifier, "),
+    ('detector', {}, "family 'detector' must be one of .*classifier, "),
     ('classifier', {'backbone': 'vgg'}, "backbone 'vgg' must be one of .*resnet10"),
     ('classifier', {'stages': 5}, 'stages must be 1, 2, 3, 4 or None'),
     ('classifier', {'classes': ['a']}, 'classes has 1 names, num_classes is 3'),

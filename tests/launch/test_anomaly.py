@@ -28,6 +28,9 @@ from launch import (
 )
 from launch.grid import Cell
 
+pytest.importorskip('jaxdefect.methods.nearest_neighbor')
+pytest.importorskip('jaxdefect.methods.patchcore')
+
 PRODUCT = {'texture': 'woven', 'mark': 'hole', 'tone': 'dark', 'size': 64}
 
 

@@ -8,8 +8,10 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs import classifier_folder, nearest_neighbor_bc
 from launch import augmentation, experiment, train
+
+classifier_folder = pytest.importorskip('configs.classifier_folder')
+nearest_neighbor_bc = pytest.importorskip('configs.nearest_neighbor_bc')
 
 CLASSES = ('pit', 'scratch')
 

@@ -10,6 +10,9 @@ from PIL import Image
 
 from launch import command, convert, predict, train
 
+pytest.importorskip('jaxdefect.methods.contrastive_margin')
+pytest.importorskip('jaxdefect.methods.faster_rcnn')
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 CONFIG = f'{ROOT}/configs/contrastive_margin_folder.py:smoke'
 

@@ -12,6 +12,9 @@ import pytest
 
 from launch import train
 
+pytest.importorskip('jaxdefect.methods.classifier')
+pytest.importorskip('jaxdefect.methods.faster_rcnn')
+
 SMALL = {
   'classifier_neu': {
     **{'data.image_size': (64, 64), 'method.stages': 1, 'pretrained.stages': 1},

@@ -10,7 +10,6 @@ import pytest
 from absl import flags as absl_flags
 from PIL import Image
 
-from configs import classifier_bc, classifier_folder, patchcore_bc
 from jaxdefect.contracts import AnomalyMaps, ClassScores, Verdicts
 from jaxdefect.data import folds, hold_out
 from jaxdefect.data.samples import Samples
@@ -18,6 +17,12 @@ from jaxdefect.data.sources import synthetic_tasks
 from launch import adapt, command, cross_validate, evaluate, experiment, frozen, train
 from launch.frozen_folds import ViewFolds
 from launch.trained_folds import TrainedFolds, positive_scores
+
+classifier_bc = pytest.importorskip('configs.classifier_bc')
+classifier_folder = pytest.importorskip('configs.classifier_folder')
+patchcore_bc = pytest.importorskip('configs.patchcore_bc')
+
+pytest.importorskip('jaxdefect.methods.classifier')
 
 CONFIG = f'{pathlib.Path(__file__).parent.parent.parent}/configs/classifier_folder.py:smoke'
 

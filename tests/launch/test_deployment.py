@@ -12,11 +12,13 @@ from absl import flags
 from PIL import Image
 from starlette.testclient import TestClient
 
-from configs import classifier_synthetic, patchcore_bc
 from jaxdefect import serve as serving
 from jaxdefect import train as training
 from jaxdefect.convert import exported
 from launch import command, convert, exported_run, predict, serve, speed, train
+
+classifier_synthetic = pytest.importorskip('configs.classifier_synthetic')
+patchcore_bc = pytest.importorskip('configs.patchcore_bc')
 
 SIZE = (50, 70)
 

@@ -13,6 +13,8 @@ from jaxdefect.data.sources import synthetic_boxes
 from launch import adaptation, predict, reproduce, train
 from launch.tasks import detection
 
+pytest.importorskip('jaxdefect.methods.faster_rcnn')
+
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory) -> pathlib.Path:

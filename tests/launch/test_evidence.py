@@ -6,11 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from configs import classifier_folder, nearest_neighbor_bc
 from jaxdefect.data.sources import synthetic_tasks
 from jaxdefect.evaluate import delong, ridge_head
 from launch import evidence, evidence_tables, reproduce, results_page, view_evidence
 from launch.evidence_tables import Setting
+
+classifier_folder = pytest.importorskip('configs.classifier_folder')
+nearest_neighbor_bc = pytest.importorskip('configs.nearest_neighbor_bc')
+
+pytest.importorskip('jaxdefect.methods.nearest_neighbor')
 
 SETTING = Setting('defect', ('good',))
 

@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from jaxdefect import methods
 from launch import reproduce, results_page, tables
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -31,6 +32,8 @@ def test_every_cell_has_a_config_that_takes_its_overrides():
     for cell in table.cells:
       if cell.shots == 'readiness':
         continue  # simulated: no config
+      if not any(cell.config.startswith(f'{name}_') for name in methods.names()):
+        continue  # its method was taken out; its results stay
       config = reproduce.load_config(cell.config, cell.overrides, 7)
       assert tuple(config.seeds) == (7,)
 
@@ -68,8 +71,10 @@ def test_scores_are_filled_in(tmp_path):
   for seed, accuracy in enumerate((0.95, 0.97)):
     path = results_page.path(tmp_path, 'B3', cell, seed)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({'metrics': {'accuracy': accuracy}}))
+    path.write_text(json.dumps({'metrics': {'accuracy': accuracy, 'auroc': 0.5}}))
   assert results_page.fill_scores(text, tmp_path).endswith('-->96.0 % (2 seeds)<!-- end -->!')
+  other = f'<!-- score: B3; {cell.row}; {cell.column}; auroc --><!-- end -->'
+  assert results_page.fill_scores(other, tmp_path).endswith('-->50.0 % (2 seeds)<!-- end -->')
   with pytest.raises(ValueError, match='no table has the cell B3; nothing; k = 3'):
     results_page.fill_scores('<!-- score: B3; nothing; k = 3 --><!-- end -->', tmp_path)
 

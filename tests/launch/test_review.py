@@ -13,11 +13,12 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from configs import classifier_folder
 from jaxdefect.data import hold_out, sources
 from jaxdefect.data.sources import synthetic_tasks
 from jaxdefect.review import Conflict, Targets
 from launch import experiment, finished_run, retraining, review, review_exchange, train
+
+classifier_folder = pytest.importorskip('configs.classifier_folder')
 
 # JAXDEFECT_KILLS=20 takes two minutes; a suite that everybody runs should not.
 KILLS = int(os.environ.get('JAXDEFECT_KILLS', '3'))

@@ -9,6 +9,9 @@ from PIL import Image
 from launch import reproduce, results_page, table_figures, tables
 from launch.grid import Cell, Table
 
+pytest.importorskip('jaxdefect.methods.classifier')
+pytest.importorskip('jaxdefect.methods.contrastive_margin')
+
 ROWS = {'ours': 'contrastive_margin_synthetic:smoke', 'theirs': 'classifier_synthetic:smoke'}
 
 

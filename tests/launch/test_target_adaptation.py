@@ -8,6 +8,8 @@ import pytest
 
 from launch import experiment, reporting, target_adaptation, train
 
+pytest.importorskip('jaxdefect.methods.medetection')
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 

@@ -9,9 +9,10 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from configs import hybrid_bc
 from jaxdefect.contracts import VERDICTS
 from launch import adapt, evaluate, predict, train
+
+hybrid_bc = pytest.importorskip('configs.hybrid_bc')
 
 
 @pytest.fixture(scope='module')

@@ -121,6 +121,7 @@ def test_its_backbone_starts_another_method():
     'batch_stats': {'backbone': state.model_state['batch_stats']['backbone']},
   }
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch(6))
+  pytest.importorskip('jaxdefect.methods.padim')
   other = methods.load('padim')(backbone='resnet18', layers=(1,), width=8)
   spec = DataSpec(shapes, CLASSES, (6, 0))
   begun = jax.jit(lambda key: other.init(key, spec, pretrained))(jax.random.key(7))

@@ -5,7 +5,10 @@ here imports anything but torch and the standard library, and every name at the 
 used once over all of them.
 """
 
+from jaxdefect.convert.twins.anomaly_dino import AnomalyDINO
 from jaxdefect.convert.twins.backbone import NETWORKS, Backbone, backbone
+from jaxdefect.convert.twins.casi_net import CASINet
+from jaxdefect.convert.twins.dc_net import DCNet
 from jaxdefect.convert.twins.deep_svdd import DeepSVDD
 from jaxdefect.convert.twins.deployed import FAMILIES, Deployed, Inspector, make
 from jaxdefect.convert.twins.detector import Detector
@@ -23,15 +26,22 @@ from jaxdefect.convert.twins.patchcore import PatchCore
 from jaxdefect.convert.twins.recognition import Classifier, Recogniser
 from jaxdefect.convert.twins.resnet import ResNet
 from jaxdefect.convert.twins.resnet_v2 import ResNetV2
+from jaxdefect.convert.twins.siamese_one_shot import SiameseOneShot
 from jaxdefect.convert.twins.spade import Spade
 from jaxdefect.convert.twins.uninformed_students import UninformedStudents
+from jaxdefect.convert.twins.vision_transformer import VisionTransformer
+from jaxdefect.convert.twins.wafer_seg_class_net import WaferSegClassNet
+from jaxdefect.convert.twins.yolo import Yolo
 
 __all__ = [
   'FAMILIES',
   'FORMAT',
   'NETWORKS',
+  'AnomalyDINO',
   'Backbone',
+  'CASINet',
   'Classifier',
+  'DCNet',
   'DeepSVDD',
   'Deployed',
   'Detector',
@@ -49,8 +59,12 @@ __all__ = [
   'Recogniser',
   'ResNet',
   'ResNetV2',
+  'SiameseOneShot',
   'Spade',
   'UninformedStudents',
+  'VisionTransformer',
+  'WaferSegClassNet',
+  'Yolo',
   'backbone',
   'load',
   'make',
