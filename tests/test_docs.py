@@ -121,6 +121,12 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_line_begins_with_a_comment(page):
+  """It would end the paragraph, where Markdown is shown as CommonMark."""
+  assert not re.search(r'^<!-- score', text_of(page), re.MULTILINE)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_name_what_exists(page):
   assert [said for words in commands(text_of(page)) for said in wrong_with(words)] == []
   for module in re.findall(r'python -m (benchmarks|launch)\.(\w+)', text_of(page)):
