@@ -81,7 +81,15 @@ def recognise_from_shots(run, source, indices, shots, *, draws: int, seed: int =
   own = tuple(f'{source.names[i]}' for i in indices)
   batches = experiment.eval_batches(run.config, source, indices, source.classes)
   alone = References(classes=own, batches=_OwnClass(batches, indices))
-  fitted = run.method.adapt(jax.random.key(0), empty, alone)
+  try:
+    fitted = run.method.adapt(jax.random.key(0), empty, alone)
+  except ValueError as error:
+    if 'cannot learn' not in str(error):
+      raise
+    raise ValueError(
+      f'{run.config.method.name} does not tell classes apart by references alone, which shots '
+      'are for; contrastive_margin does'
+    ) from error
   similarities, _ = runner.predict_all(run.method.predict, fitted, batches)
   labels = source.labels[indices]
   present = sorted(set(labels.tolist()))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch import command, convert, predict, train
+from launch import command, convert, evaluate, predict, train
 
 pytest.importorskip('jaxdefect.methods.contrastive_margin')
 pytest.importorskip('jaxdefect.methods.faster_rcnn')
@@ -156,3 +156,13 @@ def test_annotations_of_a_detector(tmp_path, monkeypatch, capsys):
   assert 'annotation 7' in said(bbox=[30, 3, 20, 10])
   (folder / 'a.png').write_bytes(b'noise')
   assert 'a.png' in said()
+
+
+def test_few_references_need_a_method_that_compares(pictures, tmp_path, monkeypatch, capsys):
+  pytest.importorskip('jaxdefect.methods.classifier')
+  config = command.load_config(f'{ROOT}/configs/classifier_folder.py:smoke')
+  config.data.dir = str(pictures)
+  train.train_seeds(config, tmp_path / 'run', progress=False)
+  flags = [f'--workdir={tmp_path / "run"}', f'--data=folder:{pictures}', '--shots=1']
+  said = sentence(evaluate, flags, monkeypatch, capsys)
+  assert 'classifier does not tell classes apart by references alone' in said
