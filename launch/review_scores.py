@@ -121,6 +121,11 @@ def _pooled(config: Any, fitted: Fitted) -> Any:
   params, state = fitted.params, fitted.model_state
   if 'supervised' in params:
     params, state = params['supervised'], state['supervised']
+  if 'backbone' not in params:
+    raise ValueError(
+      f'a run of {config.method.name} has no backbone to say how new a picture is; the review loop '
+      'takes classifier, contrastive_margin and hybrid'
+    )
   variables = {'params': params['backbone']}
   if 'backbone' in state.get('batch_stats', {}):
     variables['batch_stats'] = state['batch_stats']['backbone']

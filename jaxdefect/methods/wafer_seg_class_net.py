@@ -22,6 +22,10 @@ What the paper leaves open or does otherwise, and what is done here:
 - Dice is taken image by image, not over the batch: padding and devices then change nothing.
 - Pictures of three artificial colours, 224 x 224, became gray levels here, of any size.
 - Stages of 100 and 50 epochs with a rate that falls on plateaus: the optimiser is one for both.
+- Dropout of 0.1 stands in front of convolutions whose BatchNorm then knows other statistics than it
+  predicts with. Over 10^5 steps that may not matter; after 200 it did (MixedWM38, 15 maps per
+  class, 190 held back: 3.7 % right, and 17.9 % with statistics taken again without dropout). So the
+  config sets ``dropout`` to 0.
 
 Shape legend: N images, H x W pixels.
 """

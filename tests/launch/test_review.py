@@ -7,16 +7,26 @@ import random
 import signal
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 from absl import flags
+from ml_collections import ConfigDict
 from PIL import Image
 
 from jaxdefect.data import hold_out, sources
 from jaxdefect.data.sources import synthetic_tasks
 from jaxdefect.review import Conflict, Targets
-from launch import experiment, finished_run, retraining, review, review_exchange, train
+from launch import (
+  experiment,
+  finished_run,
+  retraining,
+  review,
+  review_exchange,
+  review_scores,
+  train,
+)
 
 classifier_folder = pytest.importorskip('configs.classifier_folder')
 
@@ -229,6 +239,7 @@ def test_bad_input(run, tmp_path):
 
 _RETRAIN = """
 import sys
+import types
 from launch import review, command
 import jax
 jax.config.update('jax_compilation_cache_dir', sys.argv[2])
@@ -267,3 +278,10 @@ def test_a_killed_retraining_leaves_the_live_model_and_goes_on(run, tmp_path):
     states = [model['state'] for model in store.models()]
     assert states.count('live') == 1
     assert len(states) == 2
+
+
+def test_a_method_without_a_backbone_is_refused():
+  config = ConfigDict({'method': {'name': 'casi_net'}})
+  fitted = types.SimpleNamespace(params={'stem': {}}, model_state={})
+  with pytest.raises(ValueError, match='a run of casi_net has no backbone'):
+    review_scores._pooled(config, fitted)
