@@ -19,7 +19,6 @@ from jaxdefect.contracts import References
 from jaxdefect.optim import accumulation
 from jaxdefect.train import parallel
 from tests.method_batches import ANOMALY, EPISODIC, spec, training_batch
-from tests.method_settings import SMALL, VIEWS
 
 STEPS = 5
 TASKS, IMAGES = 8, 16  # of a batch over all devices
@@ -60,6 +59,9 @@ def train(
   Returns:
     The loss of every step as ``'loss'``, and the parameters by name.
   """
+  # Importing the tests makes arrays, and processes must know each other before.
+  from tests.method_settings import SMALL, VIEWS
+
   dtype, optimizer, _ = WAYS[way]
   with jax.enable_x64(dtype == jnp.float64), mock.patch.object(*SCANNED):
     settings = {**SMALL[name], 'optimizer': optimizer, 'dtype': dtype}
