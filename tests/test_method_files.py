@@ -75,7 +75,7 @@ def run_tests(folder: pathlib.Path, *arguments: str) -> str:
   return done.stdout
 
 
-@pytest.mark.parametrize('name', sorted({'contrastive_margin', 'spade'} & {*methods.names()}))
+@pytest.mark.parametrize('name', sorted({'spade'} & {*methods.names()}))
 def test_a_method_can_be_taken_out(checkout, name):
   gone = [checkout / 'jaxdefect' / 'methods' / f'{name}.py']
   gone += (checkout / 'configs').glob(f'{name}_*.py')

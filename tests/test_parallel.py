@@ -15,6 +15,12 @@ from tests import parallel_run
 from tests.method_settings import STEPLESS, VIEWS
 
 GRADIENT = [name for name in methods.names() if name not in STEPLESS]
+# How processes share arrays is the loop's, which knows no method: comparators are left to the eight
+# devices, which keeps CI short. They passed here too when they were written.
+COMPARATORS = {
+  *('casi_net', 'dc_net', 'multi_training_gan', 'siamese_one_shot', 'wafer_seg_class_net', 'yolo')
+}
+TOGETHER = [name for name in GRADIENT if name not in COMPARATORS]
 
 
 @functools.cache
@@ -44,7 +50,7 @@ def test_pmap_trains_as_one(name):
 
 @pytest.fixture(scope='module')
 def two_processes(tmp_path_factory):
-  """All methods, trained by two processes with two devices each."""
+  """Methods trained by two processes with two devices each."""
   path = tmp_path_factory.mktemp('processes') / 'trained.npz'
   with socket.socket() as free:
     free.bind(('localhost', 0))
@@ -56,7 +62,7 @@ def two_processes(tmp_path_factory):
   }
   running = [
     subprocess.Popen(
-      [sys.executable, str(script), str(rank), '2', str(port), str(path), *GRADIENT],
+      [sys.executable, str(script), str(rank), '2', str(port), str(path), *TOGETHER],
       env=environment,
     )
     for rank in range(2)
@@ -66,7 +72,7 @@ def two_processes(tmp_path_factory):
     return dict(arrays)
 
 
-@pytest.mark.parametrize('name', GRADIENT)
+@pytest.mark.parametrize('name', TOGETHER)
 def test_two_processes_train_as_one(name, two_processes):
   for way in parallel_run.WAYS:
     start = f'{name}|{way}|'
