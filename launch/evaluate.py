@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from jaxdefect import data
-from jaxdefect.contracts import References
+from jaxdefect.contracts import NewClassError, References
 from jaxdefect.data import duplicates
 from jaxdefect.evaluate import few_shot, runner
 from launch import command, experiment, finished_run, tasks
@@ -83,9 +83,7 @@ def recognise_from_shots(run, source, indices, shots, *, draws: int, seed: int =
   alone = References(classes=own, batches=_OwnClass(batches, indices))
   try:
     fitted = run.method.adapt(jax.random.key(0), empty, alone)
-  except ValueError as error:
-    if 'cannot learn' not in str(error):
-      raise
+  except NewClassError as error:
     raise ValueError(
       f'{run.config.method.name} does not tell classes apart by references alone, which shots '
       'are for; contrastive_margin does'

@@ -37,7 +37,8 @@ def declared(path: pathlib.Path) -> set[str]:
   """The methods without which a test file is skipped, and the one that it is about."""
   asked = re.findall(r"importorskip\('(?:jaxdefect\.methods|configs)\.(\w+)'\)", path.read_text())
   own = {n for n in methods.names() if path.stem.startswith(f'test_{n}')}
-  return own | {name if name in methods.names() else of_config(name) for name in asked}
+  own |= {of_config(name) for name in asked if name in CONFIGS}
+  return own | {name for name in asked if name in methods.names()}
 
 
 def test_every_test_says_which_methods_it_needs():

@@ -2,6 +2,7 @@
 
 from jaxdefect.contracts.batch import Batch, References, example_keys
 from jaxdefect.contracts.method import DataSpec, Fitted, Method, State, to_fitted
+from jaxdefect.contracts.new_class import NewClassError, refuse_new_classes
 from jaxdefect.contracts.predictions import (
   RULES,
   VERDICTS,
@@ -19,11 +20,13 @@ __all__ = [  # noqa: RUF022 (plain order, as everywhere)
   'Detections',
   'Fitted',
   'Method',
+  'NewClassError',
   'RULES',
   'References',
   'State',
   'VERDICTS',
   'Verdicts',
   'example_keys',
+  'refuse_new_classes',
   'to_fitted',
 ]

@@ -31,6 +31,7 @@ from jaxdefect.contracts import (
   Method,
   References,
   State,
+  refuse_new_classes,
 )
 from jaxdefect.data import augment
 from jaxdefect.ops import normalize_pixels
@@ -129,18 +130,11 @@ def make(
     coupled='BatchNorm takes its statistics from the whole batch',
   )
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
   def adapt(key: jax.Array, fitted: Fitted, references: References) -> Fitted:
     del key
-    unknown = [c for c in references.classes if c not in fitted.classes]
-    if unknown:
-      raise ValueError(
-        f'CASI-Net cannot learn the class {unknown[0]!r} without training; '
-        f'it knows {", ".join(fitted.classes)} (siamese_one_shot and contrastive_margin can)'
-      )
+    refuse_new_classes(
+      fitted, references, method='casi_net', instead='siamese_one_shot and contrastive_margin can'
+    )
     return fitted
 
   def activations(fitted: Fitted, batch: Batch, tap: jax.Array | None):
@@ -168,4 +162,4 @@ def make(
     arrays = {'params': fitted.params, 'batch_stats': fitted.model_state['batch_stats']}
     return 'casi_net', arguments, arrays
 
-  return Method(init, prepare, step, adapt, predict, activations, deploy)
+  return Method(init, optim.no_preparation, step, adapt, predict, activations, deploy)

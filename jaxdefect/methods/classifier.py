@@ -20,6 +20,7 @@ from jaxdefect.contracts import (
   Method,
   References,
   State,
+  refuse_new_classes,
 )
 from jaxdefect.data import augment, view_geometry
 from jaxdefect.ops import IMAGENET_MEAN, IMAGENET_STD, normalize_pixels
@@ -150,18 +151,9 @@ def make(
     else None,
   )
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
   def adapt(key: jax.Array, fitted: Fitted, references: References) -> Fitted:
     del key
-    unknown = [c for c in references.classes if c not in fitted.classes]
-    if unknown:
-      raise ValueError(
-        f'the cross-entropy classifier cannot learn the class {unknown[0]!r} without training; '
-        f'it knows {", ".join(fitted.classes)} (contrastive_margin can)'
-      )
+    refuse_new_classes(fitted, references, method='classifier', instead='contrastive_margin can')
     return fitted
 
   def forward(fitted: Fitted, batch: Batch, tap: jax.Array | None = None) -> Any:
@@ -196,4 +188,4 @@ def make(
     arrays = {'params': fitted.params, 'batch_stats': fitted.model_state['batch_stats']}
     return 'classifier', arguments, arrays
 
-  return Method(init, prepare, step, adapt, predict, activations, deploy)
+  return Method(init, optim.no_preparation, step, adapt, predict, activations, deploy)

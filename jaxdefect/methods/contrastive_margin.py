@@ -198,10 +198,6 @@ def make(
     coupled='contrastive_margin compares the pictures of a batch with each other (NT-Xent)',
   )
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
   def embed(fitted: Fitted, batch: Batch, tap: jax.Array | None = None):
     """Unit embeddings [N, D] and the last feature maps [N, h, w, C]."""
     chex.assert_rank(batch['image'], 4)
@@ -275,7 +271,7 @@ def make(
     }
     return 'recogniser', arguments, arrays
 
-  return Method(init, prepare, step, adapt, predict, activations, deploy)
+  return Method(init, optim.no_preparation, step, adapt, predict, activations, deploy)
 
 
 def _network_params(params: dict) -> dict:

@@ -45,6 +45,7 @@ from jaxdefect.contracts import (
   DataSpec,
   Fitted,
   Method,
+  NewClassError,
   References,
   State,
 )
@@ -143,10 +144,6 @@ def make(
     coupled='BatchNorm takes its statistics from the whole batch',
   )
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
   def adapt(key: jax.Array, fitted: Fitted, references: References) -> Fitted:
     """Adds combinations of known patterns to the known classes."""
     del key  # names decide everything
@@ -157,7 +154,7 @@ def make(
     for name in added:
       unknown = [part for part in _parts(name, no_pattern) if part not in patterns]
       if unknown:
-        raise ValueError(
+        raise NewClassError(
           f'dc_net cannot learn the pattern {unknown[0]!r} of the class {name!r} without training; '
           f'it knows {", ".join(patterns)}'
         )
@@ -199,7 +196,7 @@ def make(
     }
     return 'dc_net', arguments, arrays
 
-  return Method(init, prepare, step, adapt, predict, activations, deploy)
+  return Method(init, optim.no_preparation, step, adapt, predict, activations, deploy)
 
 
 def _log_likelihood(logits: jax.Array, membership: jax.Array) -> jax.Array:

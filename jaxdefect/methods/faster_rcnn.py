@@ -42,6 +42,7 @@ from jaxdefect.contracts import (
   Detections,
   Fitted,
   Method,
+  NewClassError,
   References,
   State,
   example_keys,
@@ -346,7 +347,7 @@ def make(
     if not new:
       return fitted
     if not prototypical:
-      raise ValueError(
+      raise NewClassError(
         f'a detector with a linear classifier cannot learn the class {new[0]!r} without training; '
         "one with classifier='prototype' can"
       )

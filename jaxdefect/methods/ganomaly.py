@@ -125,10 +125,6 @@ def make(
       opt_state={name: rule.init(variables['params'][name]) for name in made},
     )
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
   def judge(params: Any, statistics: Any, x: jax.Array, made: jax.Array, valid: jax.Array) -> Any:
     """The discriminator on the real and then on the made images, each with its own statistics."""
     real, statistics = run(discriminator, params, statistics, x, valid)
@@ -223,7 +219,7 @@ def make(
     statistics = fitted.model_state['batch_stats']['generator']
     return 'ganomaly', arguments, {'params': params, 'batch_stats': statistics}
 
-  return Method(init, prepare, step, adapt, predict, deploy=deploy)
+  return Method(init, optim.no_preparation, step, adapt, predict, deploy=deploy)
 
 
 def mean_square(difference: jax.Array) -> jax.Array:

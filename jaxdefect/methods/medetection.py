@@ -262,10 +262,6 @@ def make(
 
   step = optim.gradient_step(loss, rule, axis_name=axis_name, accumulate=accumulate)
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
   @jax.jit
   def measure(params: Any, statistics: Any, batch: Batch) -> Any:
     return forward(params, statistics, batch, batch['valid'])[1]
@@ -394,4 +390,4 @@ def make(
     }
     return 'medetection', arguments, arrays
 
-  return Method(init, prepare, step, adapt, predict, activations, deploy)
+  return Method(init, optim.no_preparation, step, adapt, predict, activations, deploy)

@@ -51,6 +51,7 @@ from jaxdefect.contracts import (
   References,
   State,
   example_keys,
+  refuse_new_classes,
 )
 from jaxdefect.data import augment, view_geometry
 
@@ -186,10 +187,6 @@ def make(
       opt_state={name: rules[name].init(part) for name, part in _networks(params).items()},
     )
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
   def step(key: jax.Array, state: State, batch: Batch) -> tuple[State, dict]:
     label, valid, index = batch['label'], batch['valid'], batch['index']
     params, statistics = _networks(state.params), _networks(state.model_state['batch_stats'])
@@ -299,12 +296,9 @@ def make(
   def adapt(key: jax.Array, fitted: Fitted, references: References) -> Fitted:
     """Drops the GAN, which does not predict; nothing is learned from the references."""
     del key
-    unknown = [c for c in references.classes if c not in fitted.classes]
-    if unknown:
-      raise ValueError(
-        f'the multi-trained classifier cannot learn the class {unknown[0]!r} without training; '
-        f'it knows {", ".join(fitted.classes)} (contrastive_margin can)'
-      )
+    refuse_new_classes(
+      fitted, references, method='multi_training_gan', instead='contrastive_margin can'
+    )
     statistics = _networks(fitted.model_state['batch_stats'])['residual']
     return dataclasses.replace(
       fitted,
@@ -343,7 +337,7 @@ def make(
     }
     return 'classifier', arguments, variables_of(fitted)  # what predicts is nothing else
 
-  return Method(init, prepare, step, adapt, predict, activations, deploy)
+  return Method(init, optim.no_preparation, step, adapt, predict, activations, deploy)
 
 
 def resized(image: jax.Array, height: int, width: int) -> jax.Array:

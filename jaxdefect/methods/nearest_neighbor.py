@@ -118,10 +118,6 @@ def make(
     model_state = {'batch_stats': variables['batch_stats']}
     return optim.initial_state(variables['params'], model_state, rule, average_decay=average_decay)
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
   def loss(key: jax.Array, params: Any, model_state: Any, batch: Batch):
     image, valid = batch['image'], batch['valid']
     both = [
@@ -200,4 +196,4 @@ def make(
     }
     return 'nearest_neighbor', arguments, arrays
 
-  return Method(init, prepare, step, adapt, predict, deploy=deploy)
+  return Method(init, optim.no_preparation, step, adapt, predict, deploy=deploy)

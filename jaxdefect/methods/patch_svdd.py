@@ -176,10 +176,6 @@ def make(
 
   step = optim.gradient_step(loss, rule, axis_name=axis_name, accumulate=accumulate)
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
   def embed(fitted: Fitted, image: jax.Array) -> dict[str, jax.Array]:
     """The embeddings of the patches on the grid, per scale [N, r, c, D] float32."""
     chex.assert_rank(image, 4)
@@ -239,7 +235,7 @@ def make(
     }
     return 'patch_svdd', arguments, arrays
 
-  return Method(init, prepare, step, adapt, predict, deploy=deploy)
+  return Method(init, optim.no_preparation, step, adapt, predict, deploy=deploy)
 
 
 def jittered_pair(key: jax.Array, sides: tuple[int, int], size: int) -> jax.Array:

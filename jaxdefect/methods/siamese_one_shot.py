@@ -159,10 +159,6 @@ def make(
     coupled='siamese_one_shot compares the pictures of a batch with each other',
   )
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
   embed_batch = jax.jit(lambda fitted, batch: embed(fitted.params, batch['image'])[1])
 
   def adapt(key: jax.Array, fitted: Fitted, references: References) -> Fitted:
@@ -215,7 +211,7 @@ def make(
     }
     return 'siamese_one_shot', arguments, {'params': fitted.params, 'memory': memory}
 
-  return Method(init, prepare, step, adapt, predict, activations, deploy)
+  return Method(init, optim.no_preparation, step, adapt, predict, activations, deploy)
 
 
 def _gather(embed_batch: Any, fitted: Fitted, batches: Iterable[Batch]):

@@ -48,6 +48,7 @@ from jaxdefect.contracts import (
   References,
   State,
   example_keys,
+  refuse_new_classes,
 )
 from jaxdefect.data import augment, view_geometry
 from jaxdefect.ops import normalize_pixels
@@ -175,18 +176,9 @@ def make(
     staged = functools.partial(loss, state.step < pretrain_steps)
     return stepping(staged)(key, state, batch)
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
   def adapt(key: jax.Array, fitted: Fitted, references: References) -> Fitted:
     del key
-    unknown = [c for c in references.classes if c not in fitted.classes]
-    if unknown:
-      raise ValueError(
-        f'wafer_seg_class_net cannot learn the class {unknown[0]!r} without training; '
-        f'it knows {", ".join(fitted.classes)}'
-      )
+    refuse_new_classes(fitted, references, method='wafer_seg_class_net')
     return fitted
 
   def forward(fitted: Fitted, batch: Batch, tap: jax.Array | None = None) -> Any:
@@ -218,4 +210,4 @@ def make(
     arrays = {'params': params, 'batch_stats': fitted.model_state['batch_stats']}
     return 'wafer_seg_class_net', arguments, arrays
 
-  return Method(init, prepare, step, adapt, predict, activations, deploy)
+  return Method(init, optim.no_preparation, step, adapt, predict, activations, deploy)

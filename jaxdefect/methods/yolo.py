@@ -30,7 +30,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxdefect import losses, models, ops, optim
-from jaxdefect.contracts import Batch, DataSpec, Detections, Fitted, Method, References, State
+from jaxdefect.contracts import (
+  Batch,
+  DataSpec,
+  Detections,
+  Fitted,
+  Method,
+  References,
+  State,
+  refuse_new_classes,
+)
 from jaxdefect.data import augment_boxes
 
 
@@ -162,18 +171,11 @@ def make(
     coupled='BatchNorm takes its statistics from the whole batch',
   )
 
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
-
   def adapt(key: jax.Array, fitted: Fitted, references: References) -> Fitted:
     del key
-    unknown = [name for name in references.classes if name not in fitted.classes]
-    if unknown:
-      raise ValueError(
-        f'this detector cannot learn the class {unknown[0]!r} without training; it knows '
-        f"{', '.join(fitted.classes)} (faster_rcnn with classifier='prototype' can)"
-      )
+    refuse_new_classes(
+      fitted, references, method='yolo', instead="faster_rcnn with classifier='prototype' can"
+    )
     return fitted
 
   def predict(fitted: Fitted, batch: Batch) -> Detections:
@@ -194,4 +196,4 @@ def make(
     arrays = {'params': fitted.params, 'batch_stats': fitted.model_state['batch_stats']}
     return 'yolo', arguments, arrays
 
-  return Method(init, prepare, step, adapt, predict, deploy=deploy)
+  return Method(init, optim.no_preparation, step, adapt, predict, deploy=deploy)

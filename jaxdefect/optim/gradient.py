@@ -161,6 +161,12 @@ def _share_of_newest(decay, step):
   return (1 - decay) / (1 - decay ** (step.astype(jnp.float32) + 1))
 
 
+def no_preparation(key: jax.Array, state: State, references: References | None) -> State:
+  """``prepare`` of a method that looks at no references before its first step: changes nothing."""
+  del key, references
+  return state
+
+
 def no_steps(name: str) -> tuple[Callable[..., State], Callable[..., tuple[State, dict]]]:
   """``prepare`` and ``step`` of a method that ``adapt`` alone fits.
 
@@ -168,15 +174,11 @@ def no_steps(name: str) -> tuple[Callable[..., State], Callable[..., tuple[State
     name: of the method, for the sentence that ``step`` raises.
 
   Returns:
-    ``prepare``, which changes nothing, and ``step``, which raises a ``ValueError``.
+    ``no_preparation``, and ``step``, which raises a ``ValueError``.
   """
-
-  def prepare(key: jax.Array, state: State, references: References | None) -> State:
-    del key, references
-    return state
 
   def step(key: jax.Array, state: State, batch: Batch) -> tuple[State, dict]:
     del key, state, batch
     raise ValueError(f'{name} takes no steps: it is fitted by adapt; set steps=0')
 
-  return prepare, step
+  return no_preparation, step

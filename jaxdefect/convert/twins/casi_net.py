@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from jaxdefect.convert.twins.backbone import convolution
+from jaxdefect.convert.twins.coordinate_attention import CoordinateAttention
 from jaxdefect.convert.twins.deployed import Deployed
-from jaxdefect.convert.twins.medetection import CoordinateAttention
 from jaxdefect.convert.twins.recognition import lead_of_named
 
 

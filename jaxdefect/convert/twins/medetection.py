@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jaxdefect.convert.twins.coordinate_attention import CoordinateAttention
 from jaxdefect.convert.twins.deployed import Deployed
 
 _PLACES = {None: (), 'low': (0,), 'high': (-1,), 'multiple': (0, -1)}
@@ -27,25 +28,6 @@ _NORMS: dict[str, Norm] = {
 def _choice(name: str, value: str | None, allowed: Sequence[str | None]) -> None:
   if value not in allowed:
     raise ValueError(f'{name} {value!r} must be one of {", ".join(map(str, allowed))}')
-
-
-class CoordinateAttention(nn.Module):
-  """A weight for every row and every column, out of the means along them."""
-
-  def __init__(self, channels: int, reduction: int, norm: Norm):
-    super().__init__()
-    bottleneck = max(8, channels // reduction)
-    self.conv1 = nn.Conv2d(channels, bottleneck, 1, bias=False)
-    self.bn1 = norm(bottleneck)
-    self.conv_h = nn.Conv2d(bottleneck, channels, 1)
-    self.conv_w = nn.Conv2d(bottleneck, channels, 1)
-
-  def forward(self, x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C, H, W]."""
-    rows, columns = x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)
-    y = self.bn1(self.conv1(torch.cat([rows, columns], dim=2)))  # [N, M, H + W, 1]
-    rows, columns = nn.functional.hardswish(y).split([x.shape[2], x.shape[3]], dim=2)
-    return x * self.conv_h(rows).sigmoid() * self.conv_w(columns.transpose(2, 3)).sigmoid()
 
 
 class Conv4(nn.Module):
