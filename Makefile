@@ -16,7 +16,7 @@ train: .venv/run
 	$(BIN)/python -m launch.convert --workdir=$(RUN) --to=torch --out=$(RUN)/exported
 
 test: .venv/test lint
-	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 
 lint: .venv/test
 	$(BIN)/ruff check

@@ -134,7 +134,7 @@ def get_config(variant: str = '') -> ConfigDict:
     c.tasks = ConfigDict({name: {**one, **small} for name, one in SYNTHETIC.items()})
     c.validation_tasks = ConfigDict()
     c.split.train, c.split.validation = 0.4, 0.2
-    c.episodes.tasks_per_step, c.episodes.support, c.episodes.query = 2, 4, 4
+    c.episodes.tasks_per_step, c.episodes.support, c.episodes.query = 1, 4, 4
     c.method.width, c.method.blocks, c.method.fine_tune_epochs = 8, 2, 2
     c.batch_size, c.steps, c.checkpoint_every, c.pictures = 8, 2, 2, 2
   elif variant and variant not in TASKS:

@@ -88,7 +88,7 @@ def get_config(variant: str = '') -> ConfigDict:
     c.data.image_size = (32, 32)
     c.tasks = ConfigDict({'products': {'name': 'product', 'dir': '', 'every': True}})
     c.split.train, c.split.validation = 0.4, 0.2
-    c.episodes.tasks_per_step, c.episodes.support, c.episodes.query = 2, 4, 4
+    c.episodes.tasks_per_step, c.episodes.support, c.episodes.query = 1, 4, 4
     c.method.width, c.method.blocks, c.method.fine_tune_epochs = 8, 2, 2
     c.batch_size, c.steps, c.checkpoint_every, c.pictures = 8, 2, 2, 2
   elif variant:

@@ -9,10 +9,11 @@ import importlib.util
 import pathlib
 import runpy
 import sys
+import textwrap
 
 
 def main() -> None:
-  """Runs the launcher that the first argument names; without one, lists them."""
+  """Runs the launcher that the first argument names; without one, lists them and the configs."""
   package = pathlib.Path(__file__).resolve().parent
   root = package if (package / 'launch').is_dir() else package.parent
   verbs = launchers(root / 'launch')
@@ -21,6 +22,10 @@ def main() -> None:
     print('usage: jaxdefect VERB [flags]; jaxdefect VERB --help has the flags\n')
     for name, summary in verbs.items():
       print(f'  {name:15} {summary}')
+    names = sorted(path.stem for path in (root / 'configs').glob('*_*.py') if path.stem[0] != '_')
+    listed = textwrap.fill(', '.join(names), 98, initial_indent='  ', subsequent_indent='  ')
+    print('\nconfigs, for example jaxdefect train --config=contrastive_margin_synthetic:\n')
+    print(listed)
     return
   if verb not in verbs:
     close = difflib.get_close_matches(verb, verbs, n=1)

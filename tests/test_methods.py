@@ -55,6 +55,11 @@ def contract_breaches(factory) -> list[str]:
   return found
 
 
+def step_batch(name: str, *, padding: int = 0) -> dict:
+  """Six pictures, or one episode: a second one would double what is compiled."""
+  return training_batch(name, 3 if name in EPISODIC else 6, padding=padding)
+
+
 class Trained(NamedTuple):
   name: str
   method: Method
@@ -69,13 +74,13 @@ def trained(request):
   method = methods.load(request.param)(optimizer=optax.sgd(0.1), **SMALL[request.param])
   key = jax.random.key(0)
   before = jax.jit(lambda k: method.init(k, spec(request.param)))(key)
-  references = References(('good',), [training_batch(request.param)])
+  references = References(('good',), [step_batch(request.param)])
   before = method.prepare(key, before, references if request.param in ANOMALY else None)
   if request.param in STEPLESS:
     with pytest.raises(ValueError, match='takes no steps'):
-      method.step(key, before, training_batch(request.param))
+      method.step(key, before, step_batch(request.param))
     return Trained(request.param, method, before, before, {})
-  after, scalars = jax.jit(method.step)(key, before, training_batch(request.param))
+  after, scalars = jax.jit(method.step)(key, before, step_batch(request.param))
   return Trained(request.param, method, before, after, scalars)
 
 
@@ -119,14 +124,14 @@ def test_step_moves_the_parameters_and_reports_sums(trained):
   assert max(jax.tree.leaves(moved)) > 0
   total, count = scalars['loss']
   assert np.isfinite(total)
-  assert count == (2 if name in EPISODIC else 6)
+  assert count == (1 if name in EPISODIC else 6)
 
 
 def test_padding_is_invisible_to_the_step(trained):
   name, method, before, after, scalars = trained
   if name in STEPLESS:
     return
-  short, long = training_batch(name), training_batch(name, 6, padding=3)
+  short, long = step_batch(name), step_batch(name, padding=3)
   padded = jax.tree.map(lambda a, b: np.concatenate([a, b[len(a) :]]), short, long)
   state, padded_scalars = jax.jit(method.step)(jax.random.key(0), before, padded)
   chex.assert_trees_all_close(state.params, after.params, atol=1e-5)

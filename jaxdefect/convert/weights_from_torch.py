@@ -179,7 +179,12 @@ def find(
     )
   folder = pathlib.Path(weights_dir)
   if not folder.is_dir():
-    raise ValueError(f'weights folder {folder} does not exist')
+    if path.suffix in state_dicts.SUFFIXES:
+      raise ValueError(f'weight file {name} does not exist (nor does the folder {folder})')
+    raise ValueError(
+      f'weights {name!r} is no file, and the folder {folder}, where the name would be looked up, '
+      'does not exist: give the path of a file, or an empty name to start from random weights'
+    )
   files = sorted(p for p in folder.iterdir() if p.suffix in state_dicts.SUFFIXES)
   fitting = [p for p in files if name in (p.name, p.stem)]
   fitting = fitting or [p for p in files if _architecture(p) in _spellings(name)]
