@@ -30,6 +30,7 @@ HOSTS = {
   'arxiv.org',
   'cloud.google.com',
   'docs.nvidia.com',
+  'download.pytorch.org',
   'github.com',
   'jax-ml.github.io',
   'www.nvidia.com',

@@ -59,7 +59,8 @@ def test_padding_is_invisible():
   } | {'valid': valid}
   exact = linear_probe.fit([batch], 'abc', size=(4, 4))
   same = linear_probe.fit([padded], 'abc', size=(4, 4))
-  np.testing.assert_array_equal(exact.params['kernel'], same.params['kernel'])
+  # The pixels come from programs of other shapes, which may round otherwise.
+  np.testing.assert_allclose(exact.params['kernel'], same.params['kernel'], atol=1e-5)
 
 
 def test_solution_is_the_regularised_optimum():
