@@ -22,7 +22,7 @@ def main() -> None:
     print('usage: jaxdefect VERB [flags]; jaxdefect VERB --help has the flags\n')
     for name, summary in verbs.items():
       print(f'  {name:15} {summary}')
-    names = sorted(path.stem for path in (root / 'configs').glob('*_*.py') if path.stem[0] != '_')
+    names = sorted(path.stem for path in (root / 'configs').glob('[a-z]*_*.py'))
     listed = textwrap.fill(', '.join(names), 98, initial_indent='  ', subsequent_indent='  ')
     print('\nconfigs, for example jaxdefect train --config=contrastive_margin_synthetic:\n')
     print(listed)

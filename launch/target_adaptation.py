@@ -44,8 +44,6 @@ def from_shares(directory: pathlib.Path, shares: Sequence[float]) -> dict[str, A
     ``movement``, the size of what it adds to the parameters, relative to theirs; ``intervals``,
     ``history`` (of the fine-tunings), ``n`` and ``support`` (test pictures per class).
 
-    ``support`` (test pictures per class).
-
   Raises:
     ValueError: a share leaves a class out, or is larger than what does not test.
   """
@@ -60,7 +58,13 @@ def from_shares(directory: pathlib.Path, shares: Sequence[float]) -> dict[str, A
   key = jax.random.key(seed)
   test = experiment.eval_batches(config, made.source, made.split.test, made.spec.classes)
 
-  def part_of(share: float) -> splits.Split:
+  def adapted(part: splits.Split, validation: Sequence[int]) -> Fitted:
+    known = experiment.references(config, made.source, part.train, validation)
+    return made.method.adapt(key, trained, known)
+
+  metrics, intervals, history = {}, {}, {}
+  report: dict[str, Any] = {}
+  for share in shares:
     part = splits.fraction(
       made.source,
       train=share * (1 - VALIDATION),
@@ -70,32 +74,22 @@ def from_shares(directory: pathlib.Path, shares: Sequence[float]) -> dict[str, A
     )
     if set(part.train + part.validation) & set(made.split.test):
       raise ValueError(f'a share of {share:g} of {made.source.name} reaches into its test part')
-    return part
-
-  def adapted(share: float, validation: Sequence[int] | None = None) -> tuple[Fitted, int]:
-    part = part_of(share)
-    checks = part.validation if validation is None else validation
-    known = experiment.references(config, made.source, part.train, checks)
-    return made.method.adapt(key, trained, known), len(part.train) + len(part.validation)
-
-  metrics, intervals, history = {}, {}, {}
-  report: dict[str, Any] = {}
-  for share in shares:
-    fitted, size = adapted(share)
+    fitted = adapted(part, part.validation)
     predictions, seen = runner.predict_all(predict, fitted, test, keys=tasks.SEEN)
     report = classification.evaluate(predictions, seen['label'], fitted.classes)
     name = f'{100 * share:g}'
     metrics |= {f'{metric}/{name}': value for metric, value in report['metrics'].items()}
     intervals |= {f'{metric}/{name}': ends for metric, ends in report['intervals'].items()}
-    metrics |= {f'epoch/{name}': int(fitted.memory['epoch']), f'support/{name}': size}
+    metrics[f'epoch/{name}'] = int(fitted.memory['epoch'])
+    metrics[f'support/{name}'] = len(part.train + part.validation)
     history[name] = {k: np.asarray(v).tolist() for k, v in fitted.memory['history'].items()}
     if share == max(shares):
-      averaged = _over_sizes(made, fitted, part_of(share).train, key)
+      averaged = _over_sizes(made, fitted, part.train, key)
       metrics['five_sizes/auroc'] = averaged['metrics']['auroc']
       intervals['five_sizes/auroc'] = averaged['intervals']['auroc']
-  seen_test, _ = adapted(max(shares), made.split.test)
-  best = np.max(seen_test.memory['history']['validation_balanced_accuracy'])
-  metrics['published_protocol/auroc'] = float(best)
+      seen_test = adapted(part, made.split.test)
+      best = np.max(seen_test.memory['history']['validation_balanced_accuracy'])
+      metrics['published_protocol/auroc'] = float(best)
   metrics |= _inner_loop(made, state, seed)
   return {
     'metrics': metrics,

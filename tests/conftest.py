@@ -31,7 +31,7 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 # The files that take longest go first: one of them alone at the end would leave a core idle.
-_LONG = ('test_parallel', 'test_methods', 'test_configs', 'test_method_files', 'test_deployment')
+_LONG = ('test_parallel', 'test_methods', 'test_configs', 'test_method_files')
 
 
 def pytest_collection_modifyitems(items):

@@ -15,14 +15,12 @@ from tests import parallel_run
 from tests.method_settings import STEPLESS, VIEWS
 
 GRADIENT = [name for name in methods.names() if name not in STEPLESS]
-# What devices and processes share is the loop's, which knows no method: comparators are left to the
-# eight devices in float64, which keeps CI short. They passed the others when they were written.
+# How processes share arrays is the loop's, which knows no method: comparators are left to the eight
+# devices, which keeps CI short. They passed here too when they were written.
 COMPARATORS = {
   *('casi_net', 'dc_net', 'multi_training_gan', 'siamese_one_shot', 'wafer_seg_class_net', 'yolo')
 }
-# float64 is the sharper of the two; that processes take float32 alike, one method says for all.
-TOGETHER = [f'{name}:float64' for name in GRADIENT if name not in COMPARATORS]
-TOGETHER += [f'{name}:float32' for name in GRADIENT if name == 'contrastive_margin']
+TOGETHER = [name for name in GRADIENT if name not in COMPARATORS]
 
 
 @functools.cache
@@ -41,8 +39,7 @@ def assert_alike(name: str, way: str, found: dict[str, np.ndarray], views: bool 
 @pytest.mark.parametrize('name', GRADIENT)
 def test_eight_devices_train_as_one(name):
   """Statistics, negatives, prototypes, tasks and gradients span the devices."""
-  ways = [('float64', name in VIEWS), ('float32', False)]
-  for way, views in ways[: 1 if name in COMPARATORS else 2]:
+  for way, views in (('float64', name in VIEWS), ('float32', False)):
     assert_alike(name, way, parallel_run.train(name, way, 8, views=views), views)
 
 
@@ -75,8 +72,11 @@ def two_processes(tmp_path_factory):
     return dict(arrays)
 
 
-@pytest.mark.parametrize('pair', TOGETHER)
-def test_two_processes_train_as_one(pair, two_processes):
-  start = f'{pair}|'
-  found = {k.removeprefix(start): v for k, v in two_processes.items() if k.startswith(start)}
-  assert_alike(*pair.split(':'), found)
+@pytest.mark.parametrize('name', TOGETHER)
+def test_two_processes_train_as_one(name, two_processes):
+  for way in parallel_run.WAYS:
+    start = f'{name}|{way}|'
+    found = {
+      key.removeprefix(start): v for key, v in two_processes.items() if key.startswith(start)
+    }
+    assert_alike(name, way, found)

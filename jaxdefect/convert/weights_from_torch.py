@@ -171,7 +171,8 @@ def find(
   if path.is_file():
     return path
   name = str(path_or_name)
-  if path.suffix in state_dicts.SUFFIXES and (weights_dir is None or path.name != name):
+  searched = weights_dir is not None and pathlib.Path(weights_dir).is_dir()
+  if path.suffix in state_dicts.SUFFIXES and not (searched and path.name == name):
     raise ValueError(f'weight file {name} does not exist')
   if weights_dir is None:
     raise ValueError(
@@ -179,8 +180,6 @@ def find(
     )
   folder = pathlib.Path(weights_dir)
   if not folder.is_dir():
-    if path.suffix in state_dicts.SUFFIXES:
-      raise ValueError(f'weight file {name} does not exist (nor does the folder {folder})')
     raise ValueError(
       f'weights {name!r} is no file, and the folder {folder}, where the name would be looked up, '
       'does not exist: give the path of a file, or an empty name to start from random weights'
