@@ -1,5 +1,6 @@
 """Shared fixtures: CPU devices, the compilation cache, and where the real data lie."""
 
+import gc
 import os
 import pathlib
 from importlib.metadata import version
@@ -9,12 +10,15 @@ import pytest
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Most of the time of the tests is compiling for the CPU. Fewer LLVM passes, and loops from XLA's
 # LLVM emitter in place of its MLIR one, take a third less and compute the same operations; code in
-# one part, as the other core compiles for another test, a tenth less. Level 0 is quicker still but
-# wrong: its programs read memory that nothing has written (jaxlib 0.10.2).
+# one part, as the other core compiles for another test, a tenth less; short code, without unrolled
+# loops and vectors made of scalars, another third. Level 0 is quicker still but wrong: its programs
+# read memory that nothing has written (jaxlib 0.10.2).
 # XLA takes the last of two values, so flags from outside win; one that it does not know stops it.
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     '--xla_backend_optimization_level=1',
+    '--xla_backend_extra_options=xla_cpu_optimize_for_size,xla_cpu_disable_slp_vectorizer,'
+    'xla_cpu_disable_loop_unrolling',
     '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
     * version('jaxlib').startswith('0.10.'),
     os.environ.get('XLA_FLAGS', ''),
@@ -28,6 +32,8 @@ jax.config.update('jax_num_cpu_devices', 8)
 _CACHE = pathlib.Path(__file__).parent.parent / '.jax_cache'
 jax.config.update('jax_compilation_cache_dir', str(_CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+# Traces are millions of Python objects; looking for cycles among them takes a tenth of the time.
+gc.set_threshold(100_000, 20, 50)
 
 
 # The files that take longest go first: one of them alone at the end would leave a core idle.
