@@ -10,7 +10,15 @@ import numpy as np
 
 from jaxdefect.data import Source
 from jaxdefect.explain import contact_sheet, epoch_figures, figures, overlays
-from launch import experiment, finished_run, loop_evidence, results_page, review_tables, tables
+from launch import (
+  evidence_figures,
+  experiment,
+  finished_run,
+  loop_evidence,
+  results_page,
+  review_tables,
+  tables,
+)
 from launch.grid import Cell
 
 MOST_CLASSES = 12  # rows of a sheet
@@ -53,6 +61,27 @@ def _recall(name: str, path: pathlib.Path, runs: pathlib.Path) -> None:
   }
   if shown:
     figures.save(path, epoch_figures.curves(shown, y='recall of defects, validation'))
+
+
+def _gains(name: str, path: pathlib.Path, runs: pathlib.Path) -> None:
+  shown: dict[str, dict[tuple[str, str], dict]] = {}
+  for column, rows in _reports(name, path).items():
+    for row, report in rows.items():
+      network, colon, views = row.partition(': ')
+      if colon and views != 'no views':
+        shown.setdefault(column, {})[network, views] = report
+  if shown:
+    figures.save(path, evidence_figures.gains(shown))
+
+
+def _thirty(name: str, path: pathlib.Path, runs: pathlib.Path) -> None:
+  shown: dict[str, dict[int, list[dict]]] = {}
+  for seed in range(tables.TABLES[name].seeds):
+    for column, rows in _reports(name, path, seed).items():
+      for row, report in rows.items():
+        shown.setdefault(column, {}).setdefault(int(row.rsplit(' ', 1)[1]), []).append(report)
+  if shown:
+    figures.save(path, evidence_figures.thirty(shown))
 
 
 def _evidence(
@@ -117,11 +146,11 @@ def _directory(cell: Cell, runs: pathlib.Path) -> pathlib.Path:
   return runs / slug(cell.config, cell.overrides) / 'seed_0'
 
 
-def _reports(name: str, path: pathlib.Path) -> dict[str, dict[str, dict]]:
-  """Column -> row -> the committed report of seed 0."""
+def _reports(name: str, path: pathlib.Path, seed: int = 0) -> dict[str, dict[str, dict]]:
+  """Column -> row -> the committed report of a seed."""
   reports: dict[str, dict[str, dict]] = {}
   for cell in tables.TABLES[name].cells:
-    file = results_page.path(path.parent.parent, name, cell, 0)
+    file = results_page.path(path.parent.parent, name, cell, seed)
     if file.exists():
       reports.setdefault(cell.column, {})[cell.row] = json.loads(file.read_text())
   return reports
@@ -130,7 +159,9 @@ def _reports(name: str, path: pathlib.Path) -> dict[str, dict[str, dict]]:
 _DRAWN: dict[str, Callable[[str, pathlib.Path, pathlib.Path], None]] = {
   'approved.png': _approvals,
   'loop.png': _loop,
+  'gains.png': _gains,
   'gradcam.png': _evidence,
   'maml_gradcam.png': functools.partial(_evidence, rows=('MAML', 'random')),
   'recall.png': _recall,
+  'thirty.png': _thirty,
 }

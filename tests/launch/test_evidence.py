@@ -211,11 +211,10 @@ def test_a_network_is_trained_on_35_and_tested_on_the_rest(tmp_path, monkeypatch
     '_trained',
     lambda self, train, test: seen.append((train, test)) or self._source.labels[test] * 1.0,
   )
-  found = view_evidence.of_trained_cell(
-    next(iter(evidence_tables.TRAINED)), 'bottle caps', config, training, tmp_path
-  )
+  row = next(iter(evidence_tables.TRAINED))
+  found = view_evidence.of_trained_cell(row, 'bottle caps', config, training, tmp_path)
   assert found['metrics']['truth'] == 1  # scored by the labels of the right pictures
-  assert found['n'] == len(evidence_tables.TRAINED_SEEDS) == len(seen)
+  assert found['n'] == len(evidence_tables.TRAINED_SEEDS[row]) == len(seen)
   for train, test in seen:
     assert len(train) == 35
     assert sorted([*train.tolist(), *test.tolist()]) == list(range(60))
