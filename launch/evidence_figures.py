@@ -86,7 +86,9 @@ def thirty(reports: Mapping[str, Mapping[int, Sequence[dict]]]) -> Figure:
     counts = sorted(by_count)
     means = [_lines(axes, by_count, shown) for axes, shown in ((upper, ranking), (lower, rule))]
     ahead = crossing(counts, means[0]['head'], means[0]['PatchCore'])
-    found = 'the head does not overtake' if ahead is None else f'the head leads from {ahead:.0f} on'
+    found = (
+      f'the head leads from {ahead:.0f} on' if ahead else f'no lead of the head to {counts[-1]}'
+    )
     figures.style(upper, title=f'{name}: {found}', y='AUROC' if not column else '')
     figures.style(
       lower,
