@@ -89,7 +89,7 @@ def thirty(reports: Mapping[str, Mapping[int, Sequence[dict]]]) -> Figure:
     found = (
       f'the head leads from {ahead:.0f} on' if ahead else f'no lead of the head to {counts[-1]}'
     )
-    figures.style(upper, title=f'{name}: {found}', y='AUROC' if not column else '')
+    figures.style(upper, title=f'{name}: the head {found}', y='AUROC' if not column else '')
     figures.style(
       lower,
       title=f'{name}: the rule, which changes at 30',
