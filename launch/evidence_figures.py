@@ -86,9 +86,7 @@ def thirty(reports: Mapping[str, Mapping[int, Sequence[dict]]]) -> Figure:
     counts = sorted(by_count)
     means = [_lines(axes, by_count, shown) for axes, shown in ((upper, ranking), (lower, rule))]
     ahead = crossing(counts, means[0]['head'], means[0]['PatchCore'])
-    found = (
-      f'the head leads from {ahead:.0f} on' if ahead else f'no lead of the head to {counts[-1]}'
-    )
+    found = f'leads from {ahead:.0f} on' if ahead else f'does not lead up to {counts[-1]}'
     figures.style(upper, title=f'{name}: the head {found}', y='AUROC' if not column else '')
     figures.style(
       lower,
