@@ -1,7 +1,5 @@
 # make train: set up and run the main job on the embedded default. make test: all checks.
 # make docs: the site.
-# One large arena saves 200,000 page faults a training step on glibc; elsewhere it is ignored.
-export GLIBC_TUNABLES ?= glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=17179869184:glibc.malloc.trim_threshold=17179869184
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import timing
 from benchmarks.augmentation_peer import PASSES, pictures
 from benchmarks.deform_conv import Torchvision, default_torchvision, take_turns
 
@@ -92,8 +93,6 @@ def measure(*, python: str, threads: int, rounds: int, repeats: int) -> pathlib.
   """
   import jax
 
-  from benchmarks import timing
-
   on_gpu = jax.default_backend() == 'gpu'
   device = jax.devices()[0].device_kind if on_gpu else timing.processor()
   peer = Torchvision(
@@ -155,8 +154,7 @@ def main() -> None:
   python = arguments.torchvision_python or default_torchvision()
   if python is None:
     parser.error('--torchvision-python is needed: this interpreter has no torchvision.')
-  # XLA makes one thread per processor that it may run on; it must be told before it starts.
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+  timing.use_threads(arguments.threads)
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   path = measure(
     python=python,

@@ -2,15 +2,10 @@
 
     python -m benchmarks.cpu --threads=2
 
-Writes ``benchmarks/results/cpu-<processor>.json``. glibc hands the memory of large programs back
-to the system after every step and faults it in again for the next one. Both sides gain from
-
-    GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=4294967296:\
-glibc.malloc.trim_threshold=8589934592
-
-On a machine with other work, PyTorch's OpenMP threads spin while they wait for each other, and its
-times become several times longer than its work; OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 makes the
-comparison fair again. What is set of these is part of the written result.
+Writes ``benchmarks/results/cpu-<processor>.json``. On a machine with other work, PyTorch's OpenMP
+threads spin while they wait for each other, and its times become several times longer than its
+work; OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 makes the comparison fair again. Whether they are set
+is part of the written result.
 """
 
 import argparse
@@ -18,6 +13,8 @@ import os
 import pathlib
 import tempfile
 from typing import Any
+
+from benchmarks import timing
 
 CASES = ('train_step', 'three_views', 'inference', 'pipeline')
 
@@ -32,14 +29,12 @@ def main() -> None:
   parser.add_argument('--cases', nargs='+', choices=CASES, default=CASES)
   arguments = parser.parse_args()
 
-  # XLA makes one thread per processor that it may run on; it must be told before it starts.
-  allowed = sorted(os.sched_getaffinity(0))[: arguments.threads]
-  os.sched_setaffinity(0, allowed)
+  timing.use_threads(arguments.threads)
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
   import torch
 
-  from benchmarks import ours, peers, timing
+  from benchmarks import ours, peers
 
   torch.set_num_threads(arguments.threads)
   shape = {'name': arguments.backbone, 'batch': arguments.batch, 'side': arguments.side}

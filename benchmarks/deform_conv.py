@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import timing
 from benchmarks.torchvision_peer import PASSES, arrays
 
 # [N, H, W, C, O]: the 3x3 convolutions of a ResNet-50 at 640 x 640, batch 2.
@@ -202,7 +203,6 @@ def measure(
   import jax
   import jax.numpy as jnp
 
-  from benchmarks import timing
   from jaxdefect import ops
 
   on_gpu = jax.default_backend() == 'gpu'
@@ -275,8 +275,7 @@ def main() -> None:
   parser.add_argument('--repeats', type=int, default=1, help='passes per turn')
   arguments = parser.parse_args()
 
-  # XLA makes one thread per processor that it may run on; it must be told before it starts.
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+  timing.use_threads(arguments.threads)
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   path = measure(
     torchvision_python=arguments.torchvision_python or default_torchvision(),

@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import timing
 from benchmarks.deform_conv import Torchvision, default_torchvision, take_turns
 from benchmarks.detector_peer import CLASSES, LAYOUTS, RATE, pictures
 
@@ -276,8 +277,6 @@ def measure(
   """
   import jax
 
-  from benchmarks import timing
-
   on_gpu = jax.default_backend() == 'gpu'
   device = jax.devices()[0].device_kind if on_gpu else timing.processor()
   sizes = {'side': side, 'train_batch': train_batch, 'batch': batch}
@@ -340,8 +339,7 @@ def main() -> None:
   parser.add_argument('--repeats', type=int, default=1, help='passes per turn')
   arguments = parser.parse_args()
 
-  # XLA makes one thread per processor that it may run on; it must be told before it starts.
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+  timing.use_threads(arguments.threads)
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   path = measure(
     torchvision_python=arguments.torchvision_python or default_torchvision(),

@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import timing
+
 INNER_RATE = 0.001  # small enough for five steps on noise not to amplify rounding
 OUTER_RATE = 1e-6  # too small to change what the next step has to do
 STEPS = (1, 5)
@@ -245,7 +247,7 @@ def measure(
   import jax
   import torch
 
-  from benchmarks import maml_peer, timing
+  from benchmarks import maml_peer
 
   torch.set_num_threads(threads)
   sizes = sizes or SIZES
@@ -325,8 +327,7 @@ def main() -> None:
   arguments = parser.parse_args()
   sizes = {name: getattr(arguments, name) for name in SIZES}
 
-  # XLA makes one thread per processor that it may run on; it must be told before it starts.
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+  timing.use_threads(arguments.threads, keep_memory=not arguments.peak)
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   if arguments.peak:
     print(json.dumps(peak(arguments.peak, sizes, arguments.steps[0], arguments.threads)))

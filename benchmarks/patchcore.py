@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import timing
 from benchmarks.deform_conv import Torchvision, take_turns
 from benchmarks.patchcore_peer import NEIGHBOURS, PLACES, SIDE, SIGMA, clustered
 
@@ -193,8 +194,6 @@ def measure(
   """
   import jax
 
-  from benchmarks import timing
-
   on_gpu = jax.default_backend() == 'gpu'
   device = jax.devices()[0].device_kind if on_gpu else timing.processor()
   peer = Torchvision(
@@ -303,8 +302,7 @@ def main() -> None:
   parser.add_argument('--fit-rounds', type=int, default=3, help='turns in choosing a coreset')
   arguments = parser.parse_args()
 
-  # XLA makes one thread per processor that it may run on; it must be told before it starts.
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+  timing.use_threads(arguments.threads)
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   path = measure(
     python=arguments.anomalib_python or sys.executable,

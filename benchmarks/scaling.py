@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import timing
+
 OURS = 'jaxdefect'
 # Values along each axis, and what else is fixed on it.
 AXES = {
@@ -221,8 +223,6 @@ def measure(
   import jax
   import torch
 
-  from benchmarks import timing
-
   torch.set_num_threads(threads)
   kind = 'gpu' if jax.default_backend() == 'gpu' else 'cpu'
   name = jax.devices()[0].device_kind if kind == 'gpu' else timing.processor()
@@ -287,8 +287,7 @@ def main() -> None:
   parser.add_argument('--axes', nargs='+', choices=AXES['cpu'], default=list(AXES['cpu']))
   arguments = parser.parse_args()
 
-  # XLA makes one thread per processor that it may run on; it must be told before it starts.
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+  timing.use_threads(arguments.threads)
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   import jax
 

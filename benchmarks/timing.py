@@ -16,6 +16,23 @@ RESULTS = pathlib.Path(__file__).parent / 'results'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'torch', 'onnxruntime', 'numpy')
 
 
+def use_threads(number: int, *, keep_memory: bool = True) -> None:
+  """Gives the process so many processors, and what our launchers give theirs, before JAX starts.
+
+  Args:
+    number: of processors; XLA makes one thread for each that it may run on.
+    keep_memory: freed memory stays with the process, which serves both sides; it would hide what a
+      step needs.
+  """
+  from jaxdefect import train
+  from jaxdefect.models import ynnpack
+
+  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:number])
+  if keep_memory:
+    train.keep_freed_memory()
+  ynnpack.leave_convolutions_to_eigen()
+
+
 def take_turns(
   contenders: dict[str, Callable[[], object]],
   *,

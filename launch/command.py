@@ -14,6 +14,8 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from jaxdefect import train
+from jaxdefect.models import ynnpack
 from jaxdefect.train import processes
 
 # What is wrong with the input: a sentence of ours.
@@ -42,6 +44,8 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
       print(f'  --{name}: {values[name].help} (default: {values[name].default})')
     return
   try:
+    train.keep_freed_memory()
+    ynnpack.leave_convolutions_to_eigen()
     _parse(define, values)
     remember_compilations()
     main(values)

@@ -2,12 +2,10 @@
 
 Shape legend: N images, H x W pixels, C input and O output channels, k window, s stride, p padding.
 
-XLA's forward convolution and its input gradient are good on a CPU. Its weight gradient is not: it
-copies both operands into a layout with the batch innermost, which takes longer than the
-arithmetic. Here it is a matrix product over all pixels, and depthwise and grouped convolutions,
-which XLA runs as scalar loops, are sums of shifted products and splits. Windows at stride 1 are
-left to XLA on small maps; on the large and deep ones of a feature pyramid it takes up to six times
-as long as a product per tap.
+XLA's forward convolution and its input gradient are good on a CPU. Its weight gradient is good
+where Eigen computes it, and slow where YNNPACK does (``ynnpack.py``): there it is a matrix product
+over all pixels, but for windows at stride 1 on maps that are not large and deep. Depthwise and
+grouped convolutions, which XLA runs as scalar loops, are sums of shifted products and splits.
 
 A convolution y = x * w is bilinear, and so are its two gradients. They form a closed triple: with
 a cotangent g of y, u of x and v of w,
@@ -30,9 +28,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdefect.models import ynnpack
+
 # Fewer input channels than this are gathered in blocks before they are multiplied.
 NARROW = 8
-# From this many channels, and numbers per image, XLA's weight gradient at stride 1 falls behind.
+# From this many channels, and numbers per image, YNNPACK's weight gradient falls far behind.
 # Milliseconds on two CPU cores, its and ours: 2x160x160x256 2500 and 500, 2x160x160x128 510 and
 # 180, 2x80x80x256 180 and 120; but 2x80x80x128 38 and 44, 8x56x56x64 17 and 33.
 DEEP, LARGE = 128, 2**20
@@ -128,14 +128,15 @@ def weight(x: jax.Array, g: jax.Array, at: Geometry) -> jax.Array:
   if at.window == 1 and at.padding == 0:
     x = x[:, :: at.stride, :: at.stride]
     return pixel_product(x, g)[None, None]
-  if at.stride == 1 and x.shape[3] >= DEEP and x.size >= LARGE * x.shape[0]:
-    return weight_by_taps(x, g, at)
-  if at.stride == 1:
+  large = x.shape[3] >= DEEP and x.size >= LARGE * x.shape[0]
+  if (at.stride == 1 and not large) or not ynnpack.convolves():
     shape = jax.ShapeDtypeStruct((at.window, at.window, x.shape[3], g.shape[3]), x.dtype)
     (kernel,) = jax.linear_transpose(
       lambda kernel: direct(x, kernel, stride=at.stride, padding=at.padding), shape
     )(g)
     return kernel
+  if large and at.stride == 1:
+    return weight_by_taps(x, g, at)
   if x.shape[3] < NARROW:
     return weight_from_blocks(x, g, at)
   return jnp.stack(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdefect.models import conv2d, cpu_convolution
+from jaxdefect.models import conv2d, cpu_convolution, ynnpack
 
 # (side, window, stride, padding, channels in, channels out, groups): all that the networks use.
 CASES = [
@@ -68,6 +68,13 @@ def values_and_gradients(function):
   return jax.jit(everything)
 
 
+@pytest.fixture(params=[True, False], ids=['YNNPACK', 'Eigen'])
+def _library(request, monkeypatch):
+  """Whose convolutions XLA is said to use; the forms differ, the numbers may not."""
+  monkeypatch.setattr(ynnpack, 'convolves', lambda: request.param)
+
+
+@pytest.mark.usefixtures('_library')
 @pytest.mark.parametrize('case', CASES)
 def test_products_match_direct_to_second_order(case):
   with jax.enable_x64(True):
