@@ -15,12 +15,6 @@ from tests import parallel_run
 from tests.method_settings import STEPLESS, VIEWS
 
 GRADIENT = [name for name in methods.names() if name not in STEPLESS]
-# How processes share arrays is the loop's, which knows no method: comparators are left to the eight
-# devices, which keeps CI short. They passed here too when they were written.
-COMPARATORS = {
-  *('casi_net', 'dc_net', 'multi_training_gan', 'siamese_one_shot', 'wafer_seg_class_net', 'yolo')
-}
-TOGETHER = [name for name in GRADIENT if name not in COMPARATORS]
 
 
 @functools.cache
@@ -62,7 +56,7 @@ def two_processes(tmp_path_factory):
   }
   running = [
     subprocess.Popen(
-      [sys.executable, str(script), str(rank), '2', str(port), str(path), *TOGETHER],
+      [sys.executable, str(script), str(rank), '2', str(port), str(path), *GRADIENT],
       env=environment,
     )
     for rank in range(2)
@@ -72,7 +66,7 @@ def two_processes(tmp_path_factory):
     return dict(arrays)
 
 
-@pytest.mark.parametrize('name', TOGETHER)
+@pytest.mark.parametrize('name', GRADIENT)
 def test_two_processes_train_as_one(name, two_processes):
   for way in parallel_run.WAYS:
     start = f'{name}|{way}|'
