@@ -19,10 +19,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxdefect.models.convolution import Conv
 from jaxdefect.models.coordinate_attention import CoordinateAttention
 from jaxdefect.models.gsconv import Norm
 from jaxdefect.models.normalization import BatchNorm
-from jaxdefect.models.window_conv import WindowConv
 
 # Place of the attention -> whether it follows the first block, and the last.
 PLACES = {
@@ -109,7 +109,7 @@ class Conv4(nn.Module):
       raise ValueError(f'attention is {self.attention!r}; it can be {", ".join(map(str, PLACES))}.')
     low, high = PLACES[self.attention]
     for k in range(self.blocks):
-      x = WindowConv(self.width, 3, padding=1, dtype=self.dtype, name=f'conv.{k}')(x)
+      x = Conv(self.width, 3, padding=1, dtype=self.dtype, name=f'conv.{k}')(x)
       norm = self.norm(dtype=self.dtype, name=f'norm.{k}')
       x = halve(nn.relu(norm(x, use_running_average=running, valid=valid)))
       if (low and k == 0) or (high and k == self.blocks - 1):

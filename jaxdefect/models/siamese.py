@@ -19,7 +19,6 @@ from jaxdefect.models.conv4 import halve
 from jaxdefect.models.convolution import Conv
 from jaxdefect.models.gsconv import Norm
 from jaxdefect.models.normalization import BatchNorm
-from jaxdefect.models.window_conv import WindowConv
 
 
 class SiameseStem(nn.Module):
@@ -52,7 +51,7 @@ class SiameseStem(nn.Module):
         'a stem needs one of each per convolution, and at least one convolution.'
       )
     for k, (features, stride) in enumerate(zip(self.channels, self.strides)):
-      x = WindowConv(features, 3, stride, 1, dtype=self.dtype, name=f'conv.{k}')(x)
+      x = Conv(features, 3, stride, 1, dtype=self.dtype, name=f'conv.{k}')(x)
       norm = self.norm(dtype=self.dtype, name=f'norm.{k}')
       x = nn.relu(norm(x, use_running_average=running, valid=valid))
     return x
