@@ -55,7 +55,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method = ConfigDict()
   c.method.name = 'medetection'
   c.method.dtype = 'float32'  # of the computation; bfloat16 halves its memory
-  c.method.accumulate = 1
+  c.method.accumulate = 4  # task after task: on a CPU 1.6 times as fast; on a GPU 1
   c.method.attention = config_dict.placeholder(str)
   c.method.attention = 'low'
   c.method.inner_rate = 0.01
@@ -89,6 +89,7 @@ def get_config(variant: str = '') -> ConfigDict:
     c.tasks = ConfigDict({'products': {'name': 'product', 'dir': '', 'every': True}})
     c.split.train, c.split.validation = 0.4, 0.2
     c.episodes.tasks_per_step, c.episodes.support, c.episodes.query = 1, 4, 4
+    c.method.accumulate = 1
     c.method.width, c.method.blocks, c.method.fine_tune_epochs = 8, 2, 2
     c.batch_size, c.steps, c.checkpoint_every, c.pictures = 8, 2, 2, 2
   elif variant:
