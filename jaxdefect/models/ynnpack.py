@@ -8,6 +8,7 @@ without. Its sums are worth having: without them the step takes twice as long. S
 """
 
 import functools
+import importlib.util
 import mmap
 import os
 import pathlib
@@ -25,11 +26,13 @@ _KEPT = 'LIBRARY_FUSION_TYPE_REDUCE'
 def leave_convolutions_to_eigen() -> None:
   """Adds the flag to ``XLA_FLAGS``; XLA reads it once, so call it before JAX computes anything.
 
-  The launchers and benchmarks do. Nothing is added where ``XLA_FLAGS`` names the flag already, or
-  where the installed jaxlib does not know it: XLA ends a process that has an unknown flag.
+  The launchers and benchmarks do. Nothing is added where ``XLA_FLAGS`` names the flag already. XLA
+  ends a process that has an unknown flag, so nothing is added either where the installed jaxlib
+  does not know it, or where the plug-in of an accelerator, which reads the flags too, may be
+  loaded.
   """
   flags = os.environ.get('XLA_FLAGS', '')
-  if FLAG not in flags and _is_known():
+  if FLAG not in flags and _is_known() and not _loads_a_plugin():
     os.environ['XLA_FLAGS'] = f'{flags} --{FLAG}={_KEPT}'.strip()
 
 
@@ -52,3 +55,8 @@ def _is_known() -> bool:
     with library.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
       return held.find(FLAG.encode()) >= 0
   return False
+
+
+def _loads_a_plugin() -> bool:
+  installed = any(importlib.util.find_spec(name) for name in ('jax_plugins', 'libtpu'))
+  return installed and os.environ.get('JAX_PLATFORMS') != 'cpu'

@@ -33,6 +33,15 @@ def test_flags_of_the_user_stay(monkeypatch, known):
   assert os.environ['XLA_FLAGS'] == f'--{ynnpack.FLAG}='
 
 
+@pytest.mark.parametrize(('platforms', 'added'), [('cpu', True), ('', False)])
+def test_a_plugin_that_may_be_loaded_is_spared(monkeypatch, platforms, added):
+  monkeypatch.setattr(ynnpack.importlib.util, 'find_spec', lambda name: name == 'libtpu')
+  monkeypatch.setenv('JAX_PLATFORMS', platforms)
+  monkeypatch.delenv('XLA_FLAGS', raising=False)
+  ynnpack.leave_convolutions_to_eigen()
+  assert (ynnpack.FLAG in os.environ.get('XLA_FLAGS', '')) == added
+
+
 def test_a_flag_that_jaxlib_does_not_know_is_found_out(monkeypatch):
   monkeypatch.setattr(ynnpack, 'FLAG', 'xla_cpu_no_such_flag')
   assert not ynnpack._is_known()
