@@ -16,7 +16,6 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxdefect import train
 from jaxdefect.models import ynnpack
-from jaxdefect.train import processes
 
 # What is wrong with the input: a sentence of ours.
 _SAID = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
@@ -56,12 +55,12 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
     of_xla = isinstance(error, jax.errors.JaxRuntimeError) or _STATUS.match(str(error))
     if together and of_xla and not debug:
       print(' '.join(str(error).split()), file=sys.stderr)
-      _fail(processes.LOST, code=1)
+      _fail(train.processes.LOST, code=1)
     if isinstance(error, _SAID) and not debug:
       _fail(str(error))
     if together:
       traceback.print_exc()
-      processes.leave(1)  # the others would be waited for
+      train.processes.leave(1)  # the others would be waited for
     raise
   except KeyboardInterrupt:
     print('\ninterrupted; the same command goes on where this one stopped', file=sys.stderr)
@@ -75,7 +74,7 @@ def _fail(sentence: str, code: int = 2):
 
 def _leave(code: int):
   if jax.distributed.is_initialized():
-    processes.leave(code)  # the others would be waited for
+    train.processes.leave(code)  # the others would be waited for
   sys.exit(code)
 
 
