@@ -5,10 +5,13 @@
 Writes ``benchmarks/results/cpu-<processor>.json``. On a machine with other work, PyTorch's OpenMP
 threads spin while they wait for each other, and its times become several times longer than its
 work; OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 makes the comparison fair again. Whether they are set
-is part of the written result.
+is part of the written result. Peak memory is that of a process of its own: by how much it grows in
+a second step.
 """
 
 import argparse
+import importlib
+import json
 import os
 import pathlib
 import tempfile
@@ -17,6 +20,31 @@ from typing import Any
 from benchmarks import timing
 
 CASES = ('train_step', 'three_views', 'inference', 'pipeline')
+CONTENDERS = {
+  'jaxdefect': ('ours', {}),
+  'PyTorch': ('peers', {}),
+  'PyTorch channels_last': ('peers', {'channels_last': True}),
+}
+
+
+def prepare(contender: str, case: str, shape: dict[str, Any]) -> Any:
+  """The call of one contender; only its own library is imported."""
+  side, settings = CONTENDERS[contender]
+  module = importlib.import_module(f'benchmarks.{side}')
+  return getattr(module, case)(**settings, **shape)
+
+
+def peaks(case: str, shape: dict[str, Any], threads: int) -> dict[str, int | None]:
+  """Peak memory of all contenders, in bytes; prints it too."""
+  options = {'cases': case, 'threads': threads, **shape}
+  options['backbone'] = options.pop('name')
+  arguments = [f'--{name}={value}' for name, value in options.items()]
+  found = {}
+  for contender in CONTENDERS:
+    arguments_of_one = (*arguments, f'--peak={contender}')
+    found[contender] = timing.answer_of_process('benchmarks.cpu', *arguments_of_one)
+    print(f'  {contender:32s} {(found[contender] or 0) / 1e6:9.0f} MB', flush=True)
+  return found
 
 
 def main() -> None:
@@ -27,17 +55,19 @@ def main() -> None:
   parser.add_argument('--side', type=int, default=224)
   parser.add_argument('--rounds', type=int, default=11)
   parser.add_argument('--cases', nargs='+', choices=CASES, default=CASES)
+  parser.add_argument('--peak', help=argparse.SUPPRESS)  # the contender; asked by ``peaks``
   arguments = parser.parse_args()
 
-  timing.use_threads(arguments.threads)
+  timing.use_threads(arguments.threads, keep_memory=not arguments.peak)
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+  shape = {'name': arguments.backbone, 'batch': arguments.batch, 'side': arguments.side}
+  if arguments.peak:
+    print(json.dumps(timing.growth(prepare(arguments.peak, arguments.cases[0], shape))))
+    return
 
   import torch
 
-  from benchmarks import ours, peers
-
   torch.set_num_threads(arguments.threads)
-  shape = {'name': arguments.backbone, 'batch': arguments.batch, 'side': arguments.side}
   cases = {}
 
   def measure(case: str, contenders: dict, **settings: Any) -> None:
@@ -48,12 +78,8 @@ def main() -> None:
 
   for case in ('train_step', 'three_views', 'inference'):
     if case in arguments.cases:
-      contenders = {
-        'jaxdefect': getattr(ours, case)(**shape),
-        'PyTorch': getattr(peers, case)(**shape),
-        'PyTorch channels_last': getattr(peers, case)(channels_last=True, **shape),
-      }
-      measure(case, contenders)
+      measure(case, {name: prepare(name, case, shape) for name in CONTENDERS})
+      cases[case]['peak_bytes'] = peaks(case, shape, arguments.threads)
   if 'pipeline' in arguments.cases:
     from benchmarks import pipeline
 

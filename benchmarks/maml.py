@@ -15,13 +15,9 @@ Writes ``benchmarks/results/maml-<device>.json``.
 """
 
 import argparse
-import ctypes
 import json
 import os
 import pathlib
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -168,14 +164,9 @@ def peak_of_process(
   contender: str, sizes: dict[str, int], *, steps: int, threads: int
 ) -> int | None:
   """Peak memory of a step in a process of its own, in bytes; None where Linux does not say."""
-  command = [sys.executable, '-m', 'benchmarks.maml', f'--peak={contender}', f'--steps={steps}']
-  command += [f'--{name}={value}' for name, value in sizes.items()] + [f'--threads={threads}']
-  # Memory that glibc keeps would hide what a step needs.
-  environment = {k: v for k, v in os.environ.items() if k != 'GLIBC_TUNABLES'}
-  answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
-  if answer.returncode:
-    raise SystemExit(f'the process that measures the memory of {contender} ended; see above.')
-  return json.loads(answer.stdout.splitlines()[-1])
+  options = {'peak': contender, 'steps': steps, 'threads': threads, **sizes}
+  arguments = [f'--{name}={value}' for name, value in options.items()]
+  return timing.answer_of_process('benchmarks.maml', *arguments)
 
 
 def peak(contender: str, sizes: dict[str, int], steps: int, threads: int) -> int | None:
@@ -196,22 +187,7 @@ def peak(contender: str, sizes: dict[str, int], steps: int, threads: int) -> int
       for name, array in shapes.items()
     }
     call = their_step(contender, weights, sizes, steps=steps)
-  call()
-  try:
-    ctypes.CDLL(None).malloc_trim(0)
-    pathlib.Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from here
-    before = _status_bytes('VmRSS')
-    call()
-    return _status_bytes('VmHWM') - before
-  except (OSError, AttributeError):
-    return None
-
-
-def _status_bytes(name: str) -> int:
-  for line in pathlib.Path('/proc/self/status').read_text().splitlines():
-    if line.startswith(name + ':'):
-      return 1024 * int(line.split()[1])
-  return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return timing.growth(call)
 
 
 def their_step(

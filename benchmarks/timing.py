@@ -1,11 +1,14 @@
 """Fair timing: contenders take turns, medians and quartiles are kept, results are whole files."""
 
+import ctypes
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -89,6 +92,43 @@ def compare(times: dict[str, dict[str, float]], *, ours: str) -> dict[str, dict[
     for name, peer in times.items()
     if name != ours
   }
+
+
+def growth(call: Callable[[], object]) -> int | None:
+  """By how many bytes a second call makes this process larger; None where Linux does not say."""
+  call()
+  try:
+    ctypes.CDLL(None).malloc_trim(0)  # or what the first call freed would not be counted
+    pathlib.Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from here
+    before = _status_bytes('VmRSS')
+    call()
+    return _status_bytes('VmHWM') - before
+  except (OSError, AttributeError):
+    return None
+
+
+def answer_of_process(module: str, *arguments: str) -> Any:
+  """What ``python -m module`` prints last, as JSON: memory is measured in a process of its own.
+
+  Args:
+    module: to run.
+    arguments: of it.
+
+  Returns:
+    The decoded line.
+  """
+  # Memory that glibc keeps would hide what a step needs.
+  environment = {k: v for k, v in os.environ.items() if k != 'GLIBC_TUNABLES'}
+  command = [sys.executable, '-m', module, *arguments]
+  answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+  if answer.returncode:
+    raise SystemExit(f'{" ".join(command[1:])} ended with {answer.returncode}; see above.')
+  return json.loads(answer.stdout.splitlines()[-1])
+
+
+def _status_bytes(name: str) -> int:
+  lines = pathlib.Path('/proc/self/status').read_text().splitlines()
+  return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name + ':'))
 
 
 def show(

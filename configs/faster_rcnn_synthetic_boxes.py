@@ -40,6 +40,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.stages = 3
   c.method.frozen_stages = 0
   c.method.update_statistics = True
+  c.method.frozen_norm = False
   c.method.width = 32
   c.method.deformable = config_dict.placeholder(str)  # None: ordinary convolutions
   c.method.deformable = 'v2'

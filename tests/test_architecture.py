@@ -17,7 +17,7 @@ ALLOWED = {
   'data': _BASE,
   'models': _BASE,
   'losses': _BASE,
-  'optim': {'contracts'},
+  'optim': _BASE,
   'methods': _BASE | {'data', 'models', 'losses', 'optim'},
   'train': {'contracts'},
   'evaluate': _BASE | {'data', 'train'},

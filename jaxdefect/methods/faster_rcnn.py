@@ -18,9 +18,8 @@ What the paper leaves open, and what is done here:
   classes that a batch lacks fall behind).
 - The paper's contrastive loss takes dot products, its probabilities cosines: cosines here.
 - A class added without training has no box regressor: with prototypes one regression serves all.
-- Nor was the embedding trained to hold it apart from anything: the mean of its boxes, the paper's
-  ``new_class='prototype'``, lies close to trained classes and background. ``'discriminant'`` is the
-  plane between its boxes and the other regions of their images (``ops.linear_discriminant``).
+  Nor was the embedding trained to hold it apart: the mean of its boxes, ``new_class='prototype'``,
+  lies close to other classes and background; ``'discriminant'`` is a plane (see there).
 
 Shape legend: N images, H x W pixels, M true boxes, A anchors, R sampled regions, K classes (0 is
 the background in ``logits``, not in ``labels``), D detections, F embedding size.
@@ -60,6 +59,7 @@ def make(
   width: int = 64,
   frozen_stages: int = 1,
   update_statistics: bool = False,
+  frozen_norm: bool = True,
   backbone_rate: float = 1.0,
   deformable: Literal['v1', 'v2'] | None = None,
   deformable_from: int = 2,
@@ -104,6 +104,7 @@ def make(
     width: channels of a ResNet's first stage; 64 is the published network.
     frozen_stages: the stem and this many stages keep their parameters (torchvision: 1).
     update_statistics: False keeps BatchNorm's running statistics, as torchvision does.
+    frozen_norm: as of ``models.detector``; True is what torchvision does.
     backbone_rate: factor on the learning rate of the backbone.
     deformable: version of deformable convolution, None for ordinary ones.
     deformable_from: the first stage that gets them.
@@ -119,8 +120,9 @@ def make(
     temperature: tau.
     prototype_momentum: alpha of ``u <- alpha u + (1 - alpha) mean(f)``.
     background: how a prototype head knows the background.
-    new_class: how it knows a class that ``adapt`` adds. A discriminant needs references without the
-      class too, with or without boxes: it learns there what trained classes look like.
+    new_class: how it knows a class that ``adapt`` adds: by the mean of its boxes, or by the plane
+      between these and the other regions of their images (``ops.linear_discriminant``), which needs
+      references without the class too, with or without boxes.
     balance_classes: weigh the class loss by N_max / N_c.
     anchor_sizes: one side per pyramid map, pixels of the network's image.
     anchor_ratios: height / width.
@@ -170,6 +172,7 @@ def make(
     return models.detector(
       num_classes,
       backbone=models.backbone(backbone, remat=remat, **trunk, **fixed, **types),
+      frozen_norm=frozen_norm,
       embedding=embedding if prototypical else None,
       background=background == 'linear',
       **layout,
@@ -277,8 +280,7 @@ def make(
         valid=counted.reshape(-1),
         axis_name=axis_name,
       )
-    names = ('rpn_objectness', 'rpn_box', 'classification', 'box')
-    terms = first + second
+    names, terms = ('rpn_objectness', 'rpn_box', 'classification', 'box'), first + second
     weight = valid.sum().astype(jnp.float32)
     scalars = {name: (jnp.where(valid, t, 0.0).sum(), weight) for name, t in zip(names, terms)}
     positive = (target.label > 0) & counted
@@ -291,10 +293,8 @@ def make(
     coupled = "prototypes follow the regions of the whole batch (classifier='linear' has none)"
   elif update_statistics or (norm == 'batch' and 'gs' in neck + box_head):
     coupled = 'BatchNorm takes its statistics from the whole batch (see update_statistics, norm)'
-  parts: Any = {'accumulate': accumulate, 'coupled': coupled}
-  step = optim.gradient_step(
-    loss, rule, axis_name=axis_name, average_decay=average_decay, frozen=frozen, **parts
-  )
+  parts: Any = {'accumulate': accumulate, 'coupled': coupled, 'average_decay': average_decay}
+  step = optim.gradient_step(loss, rule, axis_name=axis_name, frozen=frozen, **parts)
 
   @functools.partial(jax.jit, static_argnames='others')
   def describe(params: Any, model_state: Any, batch: Batch, *, others: bool):

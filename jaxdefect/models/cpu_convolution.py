@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdefect.models import ynnpack
+from jaxdefect.ops.ordering import after
 
 # Fewer input channels than this are gathered in blocks before they are multiplied.
 NARROW = 8
@@ -125,6 +126,8 @@ def back(g: jax.Array, kernel: jax.Array, at: Geometry) -> jax.Array:
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def weight(x: jax.Array, g: jax.Array, at: Geometry) -> jax.Array:
   """[N, H, W, C], [N, H', W', O] -> [k, k, C, O], the gradient to the kernel."""
+  if at.window > 1:
+    x = after(x, g)  # or XLA makes the copy that it multiplies in the forward pass, and keeps it
   if at.window == 1 and at.padding == 0:
     x = x[:, :: at.stride, :: at.stride]
     return pixel_product(x, g)[None, None]

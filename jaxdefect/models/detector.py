@@ -18,6 +18,7 @@ from jaxdefect.models.fpn import FPN, GSFPN
 from jaxdefect.models.normalization import BatchNorm, GroupNorm
 from jaxdefect.models.rpn import RPNHead
 from jaxdefect.ops import grid_anchors, multiscale_roi_align
+from jaxdefect.ops.ordering import backward_in_order
 
 POOL = 7
 
@@ -81,6 +82,7 @@ class Detector(nn.Module):
     anchor_sizes: one side per pyramid map, pixels.
     anchor_ratios: height / width.
     pooled_levels: from how many of the maps regions are pooled; the coarser ones only propose.
+    frozen_norm: the backbone's BatchNorm keeps its scale and bias.
   """
 
   backbone: Backbone
@@ -91,11 +93,16 @@ class Detector(nn.Module):
   anchor_sizes: tuple[float, ...]
   anchor_ratios: tuple[float, ...]
   pooled_levels: int
+  frozen_norm: bool = False
 
   @nn.nowrap
   def frozen(self, path: tuple[str, ...]) -> bool:
     """Says whether the parameter at ``path`` gets no gradient."""
-    return path[0] == 'backbone' and self.backbone.frozen(path[1:])
+    if path[0] != 'backbone':
+      return False
+    # Squeeze-and-excitation, fc1 and fc2, has biases of its own.
+    of_norm = path[-1] in ('scale', 'bias') and path[-2] not in ('fc1', 'fc2')
+    return self.backbone.frozen(path[1:]) or (self.frozen_norm and of_norm)
 
   def pyramid(
     self, x: jax.Array, *, train: bool = False, valid: jax.Array | None = None
@@ -107,7 +114,8 @@ class Detector(nn.Module):
       raise ValueError(
         f'anchor_sizes has {len(self.anchor_sizes)} entries for {len(maps)} pyramid maps'
       )
-    objectness, deltas = self.rpn(maps)
+    # What is pooled is the larger branch: it is through before the smaller one is in memory.
+    maps, (objectness, deltas) = backward_in_order(maps, self.rpn(maps))
     # Every map halves the one before, rounded up.
     strides = tuple(2 ** round(math.log2(x.shape[1] / m.shape[1])) for m in maps)
     anchors = grid_anchors(
@@ -171,6 +179,7 @@ def detector(
   norm: str = 'batch',
   embedding: int | None = None,
   background: bool = False,
+  frozen_norm: bool = False,
   dtype: Any = jnp.float32,
   axis_name: str | None = None,
 ) -> Detector:
@@ -190,6 +199,8 @@ def detector(
     norm: normalisation in the GS neck and head, ``'batch'`` or ``'group'``.
     embedding: size of the embedding of a prototype head; None classifies with a linear layer.
     background: of a ``BoxEmbedder``.
+    frozen_norm: the backbone's BatchNorm keeps its scale and bias, as torchvision's detectors have
+      it. Wrong for weights that have BatchNorm folded in: their convolutions' biases are there.
     dtype: type of the computation.
     axis_name: device axis over which the batch is spread.
 
@@ -227,6 +238,7 @@ def detector(
     anchor_sizes=tuple(anchor_sizes),
     anchor_ratios=tuple(anchor_ratios),
     pooled_levels=len(anchor_sizes) - extra_levels,
+    frozen_norm=frozen_norm,
   )
 
 

@@ -2,7 +2,7 @@
 
 ``flax.linen.remat`` saves no memory with XLA on a CPU: its barriers are dropped before the
 operations are ordered, and what shall be computed late is computed early. Here the second pass is
-made to depend on the gradient that it is for, as in ``optim.sequencing``, which any compiler keeps.
+made to depend on the gradient that it is for, see ``ops.ordering``, which any compiler keeps.
 This is a custom rule of reverse mode: it can be differentiated again, but not in forward mode.
 
 Reference:
@@ -13,8 +13,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax.core import lift
+
+from jaxdefect.ops.ordering import after
 
 
 def recomputed(
@@ -56,7 +57,7 @@ def _lifted(call: Any) -> Any:
 
     def backward(arguments: Any, cotangent: Any) -> Any:
       x, *others = arguments
-      _, pull = jax.vjp(once, _after(x, cotangent), *others)
+      _, pull = jax.vjp(once, after(x, cotangent), *others)
       return pull(cotangent)
 
     run = jax.custom_vjp(once)
@@ -64,10 +65,3 @@ def _lifted(call: Any) -> Any:
     return run(x, variables, valid)
 
   return lift.pack(pure, (True,), (True,), (True,), name='recomputed')
-
-
-def _after(x: jax.Array, earlier: Any) -> jax.Array:
-  """``x``, but not before ``earlier`` is computed: a comparison that is never true needs it."""
-  first = [leaf.reshape(-1)[0] for leaf in jax.tree.leaves(earlier) if leaf.size]
-  never = sum(first, jnp.zeros(())) > jnp.inf
-  return jnp.where(never, jnp.zeros_like(x), x)

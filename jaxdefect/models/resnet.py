@@ -32,6 +32,7 @@ from jaxdefect.models.deform_conv import DeformConv
 from jaxdefect.models.normalization import BatchNorm
 from jaxdefect.models.pooling import max_pool
 from jaxdefect.models.recomputation import recomputed
+from jaxdefect.models.rectifier import lean_relu
 
 
 def conv3x3(
@@ -61,15 +62,16 @@ class BasicBlock(nn.Module):
       norm = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name=name)
       return norm(y, use_running_average=running, valid=valid)
 
+    relu = lean_relu if running else nn.relu
     window: dict[str, Any] = {'deformable': self.deformable, 'dtype': self.dtype}
     y = conv3x3(self.channels, stride=self.stride, name='conv1', **window)(x)
-    y = nn.relu(normalize(y, 'bn1'))
+    y = relu(normalize(y, 'bn1'))
     y = conv3x3(self.channels, name='conv2', **window)(y)
     y = normalize(y, 'bn2')
     if self.stride != 1 or x.shape[-1] != self.channels:
       x = Conv(self.channels, 1, stride=self.stride, dtype=self.dtype, name='downsample.0')(x)
       x = normalize(x, 'downsample.1')
-    return nn.relu(x + y)
+    return relu(x + y)
 
 
 class Bottleneck(nn.Module):
@@ -90,18 +92,19 @@ class Bottleneck(nn.Module):
       norm = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name=name)
       return norm(y, use_running_average=running, valid=valid)
 
+    relu = lean_relu if running else nn.relu
     width = self.channels * self.expansion
     y = Conv(self.channels, 1, dtype=self.dtype, name='conv1')(x)
-    y = nn.relu(normalize(y, 'bn1'))
+    y = relu(normalize(y, 'bn1'))
     window: dict[str, Any] = {'deformable': self.deformable, 'dtype': self.dtype}
     y = conv3x3(self.channels, stride=self.stride, name='conv2', **window)(y)
-    y = nn.relu(normalize(y, 'bn2'))
+    y = relu(normalize(y, 'bn2'))
     y = Conv(width, 1, dtype=self.dtype, name='conv3')(y)
     y = normalize(y, 'bn3')
     if self.stride != 1 or x.shape[-1] != width:
       x = Conv(width, 1, stride=self.stride, dtype=self.dtype, name='downsample.0')(x)
       x = normalize(x, 'downsample.1')
-    return nn.relu(x + y)
+    return relu(x + y)
 
 
 class ResNet(nn.Module):

@@ -17,7 +17,25 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdefect.models.convolution import Conv
+from jaxdefect.models.convolution import Conv, conv2d
+from jaxdefect.models.rectifier import lean_relu
+
+
+class Pointwise(nn.Module):
+  """Kernel and bias of a layer of single pixels, which its owner multiplies with.
+
+  Attributes:
+    features: O, number of output channels.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, channels: int) -> tuple[jax.Array, jax.Array]:
+    """[1, 1, channels, O] and [O]."""
+    shape = (1, 1, channels, self.features)
+    kernel = self.param('kernel', nn.initializers.normal(0.01), shape, jnp.float32)
+    return kernel, self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
 
 
 class RPNHead(nn.Module):
@@ -51,15 +69,19 @@ class RPNHead(nn.Module):
       'kernel_init': nn.initializers.normal(0.01),
     }
     convolution = Conv(maps[0].shape[-1], 3, padding=1, name='conv.0.0', **settings)
-    cls_logits = Conv(self.num_anchors, 1, name='cls_logits', **settings)
-    bbox_pred = Conv(4 * self.num_anchors, 1, name='bbox_pred', **settings)
+    # Both layers in one product: so their gradients to the widest map of the network are one array.
+    count, channels = self.num_anchors, maps[0].shape[-1]
+    kernels, biases = zip(
+      Pointwise(count, name='cls_logits')(channels),
+      Pointwise(4 * count, name='bbox_pred')(channels),
+    )
+    kernel, bias = (jnp.concatenate(part, axis=-1).astype(self.dtype) for part in (kernels, biases))
 
     wide = jnp.promote_types(self.dtype, jnp.float32)
     objectness, deltas = [], []
     for x in maps:
-      x = nn.relu(convolution(x))
-      n, height, width, _ = x.shape
-      num = height * width * self.num_anchors
-      objectness.append(cls_logits(x).astype(wide).reshape(n, num))  # [N, h w r]
-      deltas.append(bbox_pred(x).astype(wide).reshape(n, num, 4))  # [N, h w r, 4]
+      y = (conv2d(lean_relu(convolution(x)), kernel) + bias).astype(wide)  # [N, h, w, 5 r]
+      n, height, width, _ = y.shape
+      objectness.append(y[..., :count].reshape(n, height * width * count))
+      deltas.append(y[..., count:].reshape(n, height * width * count, 4))
     return jnp.concatenate(objectness, axis=1), jnp.concatenate(deltas, axis=1)

@@ -4,7 +4,7 @@ Shape legend: N examples, K parts.
 
 The parts are taken in a ``lax.scan``. XLA on a CPU runs convolutions inside of one many times
 slower than outside, so there they are unrolled, and each is made to wait for the sum of those
-before it (``sequencing.after``): left to itself, XLA starts all of them at once.
+before it (``ops.ordering.after``): left to itself, XLA starts all of them at once.
 
 What shrinks are the activations; the sum costs one more gradient. A step of a ResNet-18 on 16
 images in four parts takes 150 MB instead of 225 MB on a CPU at 128 x 128 pixels, but 147 MB instead
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdefect.optim import sequencing
+from jaxdefect.ops.ordering import after
 
 
 def check(accumulate: int, coupled: str | None) -> None:
@@ -76,7 +76,7 @@ def sum_over_parts(
   first, *others = (jax.tree.map(lambda leaf, k=k: leaf[k], cut) for k in range(parts))
   total = jax.tree.map(jnp.asarray, function(first))
   for part in others:
-    total = _add(total, function(sequencing.after(part, total)))
+    total = _add(total, function(after(part, total)))
   return total
 
 

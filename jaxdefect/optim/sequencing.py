@@ -1,10 +1,8 @@
 """Backward passes that wait for their turn, so that only one of them is in memory.
 
-A compiler may start an operation as soon as its operands are there. XLA on a CPU does (its schedule
-is made for concurrency, and it drops ``lax.optimization_barrier`` before), so everything that
-``jax.checkpoint`` wants to be computed late is computed early, and all tasks of a batch are in
-memory at once. Here an operand is made to depend on what must come first, through a comparison that
-is never true, which the compiler cannot know. Four tasks of five second-order steps (16 + 16 images
+XLA on a CPU computes early what ``jax.checkpoint`` wants to be computed late (``ops.ordering`` says
+why), and all tasks of a batch are in memory at once. Here an operand is made to depend on what must
+come first. Four tasks of five second-order steps (16 + 16 images
 of 128 x 128, 4Conv-32) take 3,900 MB with ``jax.checkpoint``, 340 MB with these, and no more time.
 
 These are custom rules of reverse mode: they can be differentiated again, but not in forward mode.
@@ -17,20 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-
-def after(tree: Any, earlier: Any) -> Any:
-  """``tree`` as it is, but not before ``earlier`` is computed.
-
-  Args:
-    tree: pytree of arrays.
-    earlier: pytree of floating-point arrays, any numbers (also not finite ones).
-
-  Returns:
-    The same values as ``tree``.
-  """
-  first = [leaf.reshape(-1)[0] for leaf in jax.tree.leaves(earlier) if leaf.size]
-  never = sum(first, jnp.zeros(())) > jnp.inf
-  return jax.tree.map(lambda leaf: jnp.where(never, jnp.zeros_like(leaf), leaf), tree)
+from jaxdefect.ops.ordering import after
 
 
 def recomputed(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -62,6 +62,17 @@ def test_frozen_follows_the_backbone():
   assert not module.frozen(('neck', 'inner_blocks.0.0', 'kernel'))
 
 
+def test_normalisation_of_the_backbone_can_be_frozen():
+  body = models.backbone('efficientnet_b0', stages=2)
+  for value in (False, True):
+    module = models.detector(2, backbone=body, anchor_sizes=(16.0, 32.0), frozen_norm=value)
+    assert module.frozen(('backbone', 'features.2.0', 'block.0.1', 'scale')) is value
+    assert module.frozen(('backbone', 'features.2.0', 'block.0.1', 'bias')) is value
+    assert not module.frozen(('backbone', 'features.2.0', 'block.0.0', 'kernel'))
+    assert not module.frozen(('backbone', 'features.2.0', 'block.2', 'fc1', 'bias'))
+    assert not module.frozen(('neck', 'norm', 'scale'))
+
+
 def test_rejects_unknown_parts_and_a_wrong_number_of_anchor_sizes():
   with pytest.raises(ValueError, match="neck is 'bifpn'; it can be fpn, gs_fpn"):
     make(neck='bifpn')

@@ -3,24 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from jaxdefect.optim import sequencing
-
-
-@pytest.mark.parametrize('earlier', [0.0, np.inf, -np.inf, np.nan])
-def test_after_changes_nothing(earlier):
-  tree = {'a': jnp.array([1.0, np.inf]), 'b': jnp.array([2, 3])}
-  waited = jax.jit(sequencing.after)(tree, [jnp.full((2, 2), earlier), jnp.zeros((0,))])
-  jax.tree.map(np.testing.assert_array_equal, waited, tree)
-  assert waited['b'].dtype == tree['b'].dtype
-
-
-def test_after_makes_it_depend():
-  # What is never used is not computed; here it is.
-  program = jax.jit(lambda x, y: sequencing.after(x, jnp.sin(y)))
-  text = program.lower(jnp.ones(2), jnp.ones(3)).compile().as_text()
-  assert 'sine' in text
 
 
 def layer(x, w, index):
