@@ -40,9 +40,9 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.projection = (512, 128)
   c.method.temperature = 0.5
   c.method.positives = 'views'  # or class: supervised contrastive
-  c.method.embedding = 'features'
+  c.method.embedding = 'projection'
   c.method.augmentation = ConfigDict(
-    {'crop_scale': (0.7, 1.0), 'brightness': 0.15, 'contrast': 0.15}
+    {'crop_scale': (0.9, 1.0), 'brightness': 0.15, 'contrast': 0.15}
   )
 
   c.optimizer = ConfigDict()
@@ -52,7 +52,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.optimizer.warmup_steps = 50
 
   c.batch_size = 32
-  c.steps = 900
+  c.steps = 1000
   c.references_per_class = 0  # 0: all training images
   c.seeds = (0,)
   c.devices = 1

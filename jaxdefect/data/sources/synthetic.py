@@ -9,6 +9,9 @@ import numpy as np
 from jaxdefect.data.source import Source
 from jaxdefect.data.synthetic import CLASSES, Sample, generate
 
+# Pictures up to this side are kept when they have been made: 16 KB each, 64 MB of them.
+KEPT_SIDE = 128
+
 
 def make(*, num_per_class: int = 200, size: int = 64, seed: int = 0, first: int = 0) -> Source:
   """Opens the procedural data set; a picture is made when it is read.
@@ -73,7 +76,10 @@ class _Pictures:
     return _sample(self.first + number, label, self.size, self.seed)
 
   def image(self, i: int) -> np.ndarray:
-    return self.sample(i).image.copy()
+    if self.size > KEPT_SIDE:
+      return self.sample(i).image.copy()
+    number, label = divmod(range(self.count)[i], len(CLASSES))
+    return _image(self.first + number, label, self.size, self.seed).copy()
 
   def boxes(self, i: int) -> np.ndarray:
     return self.sample(i).boxes.copy()
@@ -100,6 +106,12 @@ class _Column(Sequence):
     if isinstance(i, slice):
       return [self[k] for k in range(*i.indices(len(self)))]
     return getattr(self.pictures, self.name)(i)
+
+
+@functools.lru_cache(maxsize=4096)
+def _image(number: int, label: int, size: int, seed: int) -> np.ndarray:
+  """The picture alone, which a run reads several times: for copies, for training, for its test."""
+  return generate(number, label, size=size, seed=seed).image
 
 
 @functools.lru_cache(maxsize=64)
