@@ -38,7 +38,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.width = 16
   c.method.stages = 4
   c.method.augmentation = ConfigDict(
-    {'crop_scale': (0.7, 1.0), 'brightness': 0.15, 'contrast': 0.15}
+    {'crop_scale': (0.9, 1.0), 'brightness': 0.15, 'contrast': 0.15}
   )
 
   c.optimizer = ConfigDict()
@@ -48,7 +48,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.optimizer.warmup_steps = 50
 
   c.batch_size = 32
-  c.steps = 900
+  c.steps = 1000
   c.references_per_class = 0  # 0: all training images
   c.seeds = (0,)
   c.devices = 1

@@ -122,8 +122,14 @@ def _both(title: str, benchmark: str, cases: str, most: float) -> list[Target]:
 
 
 TARGETS = (
-  Target('ResNet-50, training step', 'cpu', False, 'train_step', 'seconds', 1.2),
-  Target('ResNet-50 recogniser, three views', 'cpu', False, 'three_views', 'seconds', 1.2),
+  *(
+    Target(f'{title}{what}', 'cpu', False, cases, key, limit)
+    for title, cases in (
+      ('ResNet-50, training step', 'train_step'),
+      ('ResNet-50 recogniser, three views', 'three_views'),
+    )
+    for what, key, limit in (('', 'seconds', 1.2), (', peak memory', 'peak_bytes', 1.0))
+  ),
   Target('ResNet-50, training step', 'gpu', True, 'resnet50 train_step', 'seconds', None),
   *_both('detector, training step', 'detector', 'train step', 1.2),
   *_both('MAML, meta-step', 'maml', 'meta-step', 0.5),
