@@ -10,15 +10,14 @@ standard input and answers each with one line, so that both sides can take turns
     {"run": "forward"}  ->  {"wall": seconds, "cpu": seconds}
 """
 
-import ctypes
 import json
-import pathlib
-import resource
 import sys
 import time
 from typing import Any
 
 import numpy as np
+
+from benchmarks import timing
 
 PASSES = ('forward', 'forward+backward')
 
@@ -67,20 +66,13 @@ class Peer:
 
   def peak(self, call: Any) -> int | None:
     """Memory beyond the inputs, results included: the device's, or the growth of this process."""
+    if self.device != 'cuda':
+      return timing.growth(call)
     call()
-    if self.device == 'cuda':
-      before = self.torch.cuda.memory_allocated()
-      self.torch.cuda.reset_peak_memory_stats()
-      call()
-      return self.torch.cuda.max_memory_allocated() - before
-    try:
-      ctypes.CDLL(None).malloc_trim(0)  # or what earlier passes freed would not be counted
-      pathlib.Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from here
-      before = _status_bytes('VmRSS')
-      call()
-      return _status_bytes('VmHWM') - before
-    except (OSError, AttributeError):
-      return None
+    before = self.torch.cuda.memory_allocated()
+    self.torch.cuda.reset_peak_memory_stats()
+    call()
+    return self.torch.cuda.max_memory_allocated() - before
 
 
 class DeformConv(Peer):
@@ -129,13 +121,6 @@ class DeformConv(Peer):
     peaks = {name: self.peak(call) for name, call in self.passes.items()}
     means = [float(one.double().abs().mean()) for one in both()]
     return {'dtype': dtype, 'means': means, 'peak_bytes': peaks}
-
-
-def _status_bytes(name: str) -> int:
-  for line in pathlib.Path('/proc/self/status').read_text().splitlines():
-    if line.startswith(name + ':'):
-      return 1024 * int(line.split()[1])
-  return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def serve(kind: Any) -> None:

@@ -23,7 +23,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdefect.ops.boxes import box_area
-from jaxdefect.ops.ordering import after
 
 
 def roi_align(
@@ -225,7 +224,7 @@ def _sum_of_rows_backward(num_rows, residuals, cotangent):
     place, weight = tap
     return table.at[place].add(weight * cotangent, mode='promise_in_bounds'), None
 
-  table = after(jnp.zeros((num_rows, cotangent.shape[-1]), cotangent.dtype), cotangent)
+  table = jnp.zeros((num_rows, cotangent.shape[-1]), cotangent.dtype)
   places, weights = (jnp.stack(taps) for taps in residuals)
   table, _ = lax.scan(add, table, (places, weights))
   return table, None, None  # the boxes, and with them the weights, are constants
