@@ -106,6 +106,9 @@ def get_config(variant: str = '') -> ConfigDict:
   c.method.patience = 10
   c.method.references = 4
   c.method.nearest = config_dict.placeholder(int)
+  c.method.augmentation = ConfigDict(
+    {'crop_scale': (0.8, 1.0), 'quarter_turns': False, 'brightness': 0.2, 'contrast': 0.2}
+  )
 
   c.optimizer = ConfigDict()
   c.optimizer.name = 'adam'

@@ -75,3 +75,17 @@ def set_aside(key: jax.Array, support: Batch, count: int) -> tuple[np.ndarray, B
   leave = chosen if chosen.size < good.size else chosen[1:]
   rest = np.setdiff1d(np.arange(support['label'].size), leave)
   return support['image'][chosen], rows(support, rest)
+
+
+def draw(key: jax.Array, pictures: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """Pictures drawn with replacement.
+
+  Args:
+    key: typed PRNG key.
+    pictures: [N, H, W, 3].
+    shape: of what is drawn, (B, R) say.
+
+  Returns:
+    [*shape, H, W, 3].
+  """
+  return pictures[np.asarray(jax.random.randint(key, shape, 0, len(pictures)))]

@@ -17,12 +17,14 @@ support and query pass the network together and the support counts alone, so the
 through its statistics; ``adapt`` measures them once, at the fine-tuned weights, and ``predict``
 uses them as they are: a picture's score depends on no other picture.
 
+What a picture is compared with is drawn anew in every step, in fine-tuning as in meta-training: a
+network that saw a picture with the same few references each time would learn the pairs by heart.
+
 Shape legend: T tasks, S support and Q query pictures of a task, N pictures, R references, H x W
 pixels, E epochs of fine-tuning.
 """
 
 import dataclasses
-import functools
 from typing import Any, Literal
 
 import jax
@@ -104,7 +106,9 @@ def make(
     fine_tune_batch: pictures per step of ``adapt``, good and defective ones in equal shares.
     patience: epochs without a better validation loss after which ``adapt`` stops, where the
       references bring validation pictures; their best epoch is kept then.
-    references: R, good pictures of the support set that ``adapt`` keeps to compare with.
+    references: R, good pictures of the support set that ``adapt`` keeps for ``predict`` to compare
+      with; while it fine-tunes, each picture is compared with one of all the good ones (with
+      ``nearest``, with R of them).
     nearest: for each picture take that many of the kept references, the most alike (a remedy for
       products that lie in different positions); None takes all R.
     augmentation: arguments of ``data.augment.random_views``, the same view for a picture and its
@@ -278,13 +282,9 @@ def make(
   tuner = optax.adam(fine_tune_rate, b1=0.5)
 
   @jax.jit
-  def tune(kept: jax.Array, statistics: Any, key: jax.Array, carry: Any, batch: Batch) -> tuple:
+  def tune(statistics: Any, key: jax.Array, carry: Any, batch: Batch) -> tuple:
     """One step of fine-tuning: carry and loss."""
-    own = batch.get('reference', kept)
-    if own.ndim == 4 and augmentation is not None:  # each picture has a view of its own
-      own = jnp.broadcast_to(own, (batch['image'].shape[0], *own.shape))
-    batch = views(key, {**batch, 'reference': own})
-    value, gradient = jax.value_and_grad(own_loss)(carry[0], statistics, batch)
+    value, gradient = jax.value_and_grad(own_loss)(carry[0], statistics, views(key, batch))
     updates, moments = tuner.update(gradient, carry[1], carry[0])
     return (optax.apply_updates(carry[0], updates), moments), value
 
@@ -295,7 +295,7 @@ def make(
     return optim.inner_loop(lambda p, b: own_loss(p, statistics, b), theta, batch, **settings)
 
   def adapt(key: jax.Array, fitted: Fitted, references: References) -> Fitted:
-    """Keeps good pictures to compare with, fine-tunes on the others, and fixes the statistics.
+    """Keeps good pictures to compare with, fine-tunes on the rest, and fixes the statistics.
 
     ``memory`` gets ``'references'`` [R, H, W, 3], the ``'epoch'`` whose loss on the validation
     pictures is least (the last one without such), and the ``'history'`` [E + 1] up to the end.
@@ -331,9 +331,18 @@ def make(
       logit = np.concatenate([score(params, measured, with_references(b, kept)) for b in batches])
       return optim.two_class_figures(logit[: checked['label'].size], checked['label'])
 
+    good = np.concatenate([kept, support['image'][support['label'] == 0]])
+    drawn = 1 if nearest is None else count
+
+    def compare(key: jax.Array, carry: Any, batch: Batch) -> tuple:
+      """A step in which what each picture is compared with is drawn anew."""
+      key_drawn, key = jax.random.split(key)
+      reference = support_set.draw(key_drawn, good, (batch['label'].size, drawn))
+      return tune(start, key, carry, {'reference': reference, **batch})
+
     tuned = optim.fine_tune(
       key_tune,
-      functools.partial(tune, kept, start),
+      compare,
       (params, tuner.init(params)),
       support,
       epochs=fine_tune_epochs,

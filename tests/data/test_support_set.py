@@ -56,3 +56,11 @@ def test_last_good_picture_stays_in_the_set():
 def test_set_aside_needs_both_classes(label):
   with pytest.raises(ValueError, match='at least one of each'):
     support_set.set_aside(jax.random.key(0), support_set.gather([batch([label] * 3)]), 1)
+
+
+def test_draw_reaches_every_picture_and_repeats_itself():
+  pictures = batch([0] * 5)['image']
+  drawn = support_set.draw(jax.random.key(0), pictures, (20, 3))
+  assert drawn.shape == (20, 3, *pictures.shape[1:])
+  assert set(drawn[..., 0, 0, 0].ravel()) == set(range(5))
+  np.testing.assert_array_equal(drawn, support_set.draw(jax.random.key(0), pictures, (20, 3)))

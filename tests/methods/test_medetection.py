@@ -9,6 +9,7 @@ import pytest
 
 from jaxdefect import methods
 from jaxdefect.contracts import Method, References, to_fitted
+from jaxdefect.data import support_set
 from tests.method_batches import SIZE, spec, training_batch
 
 SMALL = {'width': 4, 'blocks': 1, 'references': 2, 'fine_tune_epochs': 1}
@@ -60,6 +61,25 @@ def test_compares_with_the_template_of_a_picture_where_it_has_one():
   # Without a difference there is nothing to tell pictures apart by.
   np.testing.assert_allclose(scores, np.broadcast_to(scores[:1], scores.shape), atol=1e-6)
   assert np.ptp(np.asarray(method.predict(fitted, test).scores)[:, 0]) > 1e-4
+
+
+@pytest.mark.parametrize(('nearest', 'each'), [(None, 1), (1, 2)])
+def test_fine_tuning_compares_with_all_good_pictures(monkeypatch, nearest, each):
+  draw, seen = support_set.draw, []
+
+  def watched(key, pictures, shape):
+    seen.append((pictures, shape))
+    return draw(key, pictures, shape)
+
+  monkeypatch.setattr(support_set, 'draw', watched)
+  method = medetection(nearest=nearest)
+  start = to_fitted(method.init(jax.random.key(0), spec('medetection')), PRODUCT)
+  support = marked(8)
+  method.adapt(KEY, start, References(PRODUCT, [support]))
+  pictures, shape = seen[0]
+  assert shape[1] == each
+  good = {one.tobytes() for one in support['image'][support['label'] == 0]}
+  assert {one.tobytes() for one in pictures} == good
 
 
 @pytest.mark.parametrize(
