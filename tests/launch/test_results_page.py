@@ -40,7 +40,7 @@ def test_every_cell_has_a_config_that_takes_its_overrides():
 
 def test_page_shows_the_mean_and_what_is_missing(tmp_path):
   cell = tables.TABLES['B3'].cells[0]
-  run = {'n': 600, 'seconds': 60.0, 'versions': {'device': 'cpu', 'jax': '0'}}
+  run = {'n': 600, 'seconds': 60.0, 'versions': {'device': 'cpu', 'jax': '0'}, 'split': {}}
   for seed, accuracy in enumerate((0.95, 0.97)):
     path = results_page.path(tmp_path, 'B3', cell, seed)
     path.parent.mkdir(exist_ok=True)
@@ -50,6 +50,21 @@ def test_page_shows_the_mean_and_what_is_missing(tmp_path):
   assert f'| {cell.row} | {cell.column} | {cell.paper:.2f} | 96.00 |' in text
   assert '2 of 10' in text
   assert 'not run' in text
+
+
+def test_one_seed_has_the_interval_of_its_run_and_copies_are_counted(tmp_path):
+  cell = tables.TABLES['B3'].cells[0]
+  path = results_page.path(tmp_path, 'B3', cell, 0)
+  path.parent.mkdir()
+  run = {
+    **{'n': 600, 'seconds': 60.0, 'versions': {'device': 'cpu', 'jax': '0'}},
+    **{'metrics': {'accuracy': 0.95}, 'intervals': {'accuracy': [0.93, 0.965]}},
+    **{'floor': {'accuracy': 0.3}, 'split': {'groups_of_near_duplicates': 3}},
+  }
+  path.write_text(json.dumps(run))
+  text = results_page.render(tmp_path)
+  assert '| 95.00 | 93.00 to 96.50 |  | 1 of 10 |' in text
+  assert text.count('(3 groups by perceptual hash)') == 1
 
 
 def test_committed_reports_name_no_machine(tmp_path):
