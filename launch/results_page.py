@@ -158,8 +158,8 @@ def _audit(runs: list[dict]) -> str:
   low, high = min(groups), max(groups)
   number = f'{low}' if low == high else f'{low} to {high}'
   return (
-    f'Split audit: pictures that are nearly the same ({number} group{"s" * (high > 1)} by perceptual '
-    'hash) are on one side of every split.'
+    'Split audit: pictures that are nearly the same '
+    f'({number} groups by perceptual hash) are on one side of every split.'
   )
 
 
