@@ -1,7 +1,7 @@
 """What learning to learn is worth: the target from few, some and most of its pictures.
 
-One training serves all shares: only the fine-tuning and the test are repeated. The test part stays
-the same for all of them.
+One training serves all shares: only the fine-tuning and the test are repeated, and not where the
+run itself was adapted to the same pictures. The test part stays the same for all of them.
 """
 
 import itertools
@@ -53,6 +53,7 @@ def from_shares(directory: pathlib.Path, shares: Sequence[float]) -> dict[str, A
   template = train.checkpoint.make_template(made.method, made.spec)
   state = train.checkpoint.load(directory, template)
   trained = to_fitted(state, made.spec.classes)
+  own = train.load_fitted(directory / 'fitted.safetensors')
   predict = jax.jit(made.method.predict)
   groups = duplicates.find(made.source)
   key = jax.random.key(seed)
@@ -74,7 +75,7 @@ def from_shares(directory: pathlib.Path, shares: Sequence[float]) -> dict[str, A
     )
     if set(part.train + part.validation) & set(made.split.test):
       raise ValueError(f'a share of {share:g} of {made.source.name} reaches into its test part')
-    fitted = adapted(part, part.validation)
+    fitted = own if _same_pictures(part, made.split) else adapted(part, part.validation)
     predictions, seen = runner.predict_all(predict, fitted, test, keys=tasks.SEEN)
     report = classification.evaluate(predictions, seen['label'], fitted.classes)
     name = f'{100 * share:g}'
@@ -98,6 +99,10 @@ def from_shares(directory: pathlib.Path, shares: Sequence[float]) -> dict[str, A
     'n': report['n'],
     'support': report['support'],
   }
+
+
+def _same_pictures(one: splits.Split, other: splits.Split) -> bool:
+  return (set(one.train), set(one.validation)) == (set(other.train), set(other.validation))
 
 
 def _over_sizes(

@@ -32,7 +32,8 @@ def run(tmp_path_factory):
 
 
 def test_shares_of_the_target(run, monkeypatch):
-  directory, _ = run
+  directory, own = run
+  monkeypatch.setattr(target_adaptation, 'VALIDATION', 1 / 3)  # that of the run
   monkeypatch.setattr(target_adaptation, 'RELATIVE_SIZES', (0.75, 1.0))  # fewer programs
   report = target_adaptation.from_shares(directory, (0.3, 0.6))
   metrics = report['metrics']
@@ -48,6 +49,7 @@ def test_shares_of_the_target(run, monkeypatch):
   assert metrics['movement'] > 0
   assert metrics['loss_drop'] < 1
   assert report['n'] == 8
+  assert metrics['auroc/60'] == own['metrics']['auroc']  # the run's own share
   assert metrics['epoch/60'] == np.argmin(report['history']['60']['validation_loss'])
 
 
