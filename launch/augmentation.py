@@ -28,14 +28,14 @@ def sheet(made: experiment.Experiment, seed: int) -> Figure | None:
     seed: of the run.
 
   Returns:
-    The figure; None where nothing is augmented, or by other means than ``random_views`` (boxes,
-    episodes).
+    The figure, of the target's pictures where tasks are trained on; None where nothing is
+    augmented, or by other means than ``random_views`` (boxes).
 
   Raises:
     ValueError: for a setting that does not exist or is out of range, or an unknown class.
   """
   config, classes = made.config, made.spec.classes
-  if 'episodes' in config or experiment.max_boxes(config) is not None:
+  if experiment.max_boxes(config) is not None:
     return None
   given = config.method.to_dict().get('augmentation')
   if given is None:

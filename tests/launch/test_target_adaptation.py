@@ -58,6 +58,12 @@ def test_a_share_that_reaches_into_the_test_part_is_refused(run):
     target_adaptation.from_shares(run[0], (0.9,))
 
 
+def test_report_shows_the_views_of_the_target(run):
+  directory, _ = run
+  assert (directory / 'augmentation.png').exists()
+  assert 'random views of it' in (directory / 'report.html').read_text()
+
+
 def test_report_says_what_the_fine_tuning_and_the_masks_said(run):
   _, report = run
   assert 0 <= report['fine_tuning_epoch'] <= 2
