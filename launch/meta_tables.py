@@ -41,9 +41,9 @@ _PROTOCOL = (
   'protocol" the same 70 % as the authors score: hard decisions, the epoch best on the test part; '
   'under "five sizes" probabilities are means over 100, 112, 128, 150 and 160 pixels (their code '
   'averages over 200 to 320). '
-  'That fine-tuning augments, and draws what a picture is compared with, was chosen from three trials '
-  'from random weights with the test caps of seed 0 in view, which flatters all rows of it (the '
-  'validation caps ranked the three the same way). '
+  'That fine-tuning augments, and draws what a picture is compared with, was chosen from three '
+  'trials from random weights with the test caps of seed 0 in view, which flatters all rows of it '
+  '(the validation caps ranked the three the same way). '
   'Loss drop: by how much of itself the inner loop lowers the query loss at the end of the '
   'training; movement: size of what it adds to the parameters, relative to theirs.'
 )
