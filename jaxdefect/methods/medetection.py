@@ -257,10 +257,7 @@ def make(
     def total(values: jax.Array) -> jax.Array:
       return jnp.where(real, values, 0.0).sum()
 
-    scalars = {
-      'accuracy': (total(seen['accuracy']), weight),
-      'movement': (total(seen['movement']), weight),
-    }
+    scalars = {name: (total(values), weight) for name, values in seen.items()}
     # Statistics belong to a support set: adapt measures them, here they stay as they were.
     return total(query_losses), (weight, model_state, scalars)
 
@@ -332,12 +329,12 @@ def make(
       return optim.two_class_figures(logit[: checked['label'].size], checked['label'])
 
     good = np.concatenate([kept, support['image'][support['label'] == 0]])
-    drawn = 1 if nearest is None else count
 
     def compare(key: jax.Array, carry: Any, batch: Batch) -> tuple:
       """A step in which what each picture is compared with is drawn anew."""
       key_drawn, key = jax.random.split(key)
-      reference = support_set.draw(key_drawn, good, (batch['label'].size, drawn))
+      shape = (batch['label'].size, 1 if nearest is None else count)
+      reference = support_set.draw(key_drawn, good, shape)
       return tune(start, key, carry, {'reference': reference, **batch})
 
     tuned = optim.fine_tune(
