@@ -1,25 +1,23 @@
 """Renders a table with several metrics per cell, and where asked one more table per class."""
 
-from collections.abc import Callable
-
 from jaxdefect.evaluate import intervals
 from launch.grid import Cell, Column, Table
 
 
-def lines(table: Table, runs_of: Callable[[Cell], list[dict]]) -> list[str]:
+def lines(table: Table, runs_of: list[tuple[Cell, list[dict]]]) -> list[str]:
   """The Markdown of a table.
 
   Args:
     table: one with ``metrics``.
-    runs_of: the committed reports of a cell, one per seed.
+    runs_of: its cells with their committed reports, one per seed.
 
   Returns:
     Lines: the table, what is missing, the table per class.
   """
-  found = [(cell, runs) for cell in table.cells if (runs := runs_of(cell))]
+  found = [(cell, runs) for cell, runs in runs_of if runs]
   head = ['method', 'setting', 'paper', 'M', *(column.heading for column in table.metrics)]
   head += ['seeds', 'n', 'minutes']
-  rows = [_row(table, cell, runs_of(cell)) for cell in table.cells]
+  rows = [_row(table, cell, runs) for cell, runs in runs_of]
   parts = [_line(head), _line(['---'] * len(head)), *rows]
   missing = len(table.cells) - len(found)
   if missing:

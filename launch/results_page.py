@@ -1,6 +1,5 @@
 """Renders docs/results.md from the committed figures of real runs; nothing on it is typed."""
 
-import functools
 import json
 import pathlib
 import re
@@ -49,16 +48,17 @@ def render(folder: pathlib.Path) -> str:
     if table.missing:
       parts[-1:] = ['', f'Not run: {table.missing}']
       continue
-    audit = _audit([run for cell in table.cells for run in _runs(folder, name, table, cell)])
+    runs_of = [(cell, _runs(folder, name, table, cell)) for cell in table.cells]
+    audit = _audit([run for _, runs in runs_of for run in runs])
     if audit:
       parts += [audit, '']
     for figure in table.figures:
       if (folder / name / figure).exists():
         parts += [f'![{table.title}: {pathlib.Path(figure).stem}](results/{name}/{figure})', '']
     if table.metrics:
-      parts += metric_rows.lines(table, functools.partial(_runs, folder, name, table))
+      parts += metric_rows.lines(table, runs_of)
       continue
-    rows = [_row(folder, name, table, cell) for cell in table.cells]
+    rows = [_row(table, cell, runs) for cell, runs in runs_of]
     parts += [
       '| method | setting | paper | ours | 95 % interval | sd | seeds | n | pixels | minutes |',
       '|---|---|---|---|---|---|---|---|---|---|',
@@ -127,8 +127,7 @@ def fill_scores(text: str, folder: pathlib.Path) -> str:
   return SCORE.sub(figure, text)
 
 
-def _row(folder: pathlib.Path, name: str, table: tables.Table, cell: tables.Cell) -> str:
-  runs = _runs(folder, name, table, cell)
+def _row(table: tables.Table, cell: tables.Cell, runs: list[dict]) -> str:
   paper = '' if cell.paper is None else f'{cell.paper:.2f}'
   if not runs:
     return f'| {cell.row} | {cell.column} | {paper} | not run | | | 0 of {table.seeds} | | | |'
