@@ -151,7 +151,7 @@ def _row(table: tables.Table, cell: tables.Cell, runs: list[dict]) -> str:
 
 def _audit(runs: list[dict]) -> str:
   """What the splits of a table's runs say of copies."""
-  groups = [run['split'].get('groups_of_near_duplicates', 0) for run in runs]
+  groups = [run.get('split', {}).get('groups_of_near_duplicates', 0) for run in runs]
   if not any(groups):
     return ''
   low, high = min(groups), max(groups)
