@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdefect.ops.ordering import stored
+
 
 def batch_moments(
   x: jax.Array,
@@ -48,6 +50,8 @@ def batch_moments(
     count = jnp.sum(valid, dtype=dtype)
   total = jnp.sum(deviation, axis=(0, 1, 2))
   total_square = jnp.sum(deviation * deviation, axis=(0, 1, 2))
+  # Their gradients reach every pixel: XLA on a CPU would make them again there, channel by channel.
+  total, total_square = stored(jnp.stack([total, total_square]))
   count = count * (x.shape[1] * x.shape[2])
   if axis_name is not None:
     total, total_square, count = lax.psum((total, total_square, count), axis_name)

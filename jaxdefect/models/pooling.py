@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdefect.ops.ordering import stored
+
 WINDOW, STRIDE = 3, 2
 TAPS = tuple((i, j) for i in range(WINDOW) for j in range(WINDOW))
 
@@ -93,11 +95,13 @@ def scatter_to_winners(g: jax.Array, winner: jax.Array, size: tuple[int, int]) -
 
 def _pool_forward(x: jax.Array, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
   del size
-  return pool_with_winner(x)
+  best, winner = pool_with_winner(x)
+  # XLA would keep x and find the winner again, nine times for each pixel.
+  return best, stored(winner)
 
 
 def _pool_backward(size: tuple[int, int], winner: jax.Array, g: jax.Array) -> tuple[jax.Array]:
-  return (scatter_to_winners(g, winner, size),)
+  return (scatter_to_winners(stored(g), winner, size),)
 
 
 shifted_max_pool.defvjp(_pool_forward, _pool_backward)

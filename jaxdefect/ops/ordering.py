@@ -67,10 +67,10 @@ def stored(x: jax.Array) -> jax.Array:
   Elsewhere, where a branch costs more than it saves, ``x`` itself.
 
   Args:
-    x: array of floating-point numbers.
+    x: array of any numbers.
 
   Returns:
-    The same values as ``x``.
+    The same values as ``x``; so is its gradient, which is stored too.
 
   >>> stored(jnp.array([1.0, jnp.inf])).tolist()
   [1.0, inf]
