@@ -25,6 +25,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.data.unmentioned = 'leave_out'  # 'negative': images that no annotation names show no defect
   c.data.image_size = (512, 512)
   c.data.interpolation = 'bilinear'
+  c.data.sixteen_bit_range = (0, 65535)  # gray levels that are black and white; 12 bits: (0, 4095)
   c.data.max_boxes = 64
 
   c.split = ConfigDict()

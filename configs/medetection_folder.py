@@ -27,6 +27,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.data.dir = ''
   c.data.image_size = (128, 128)
   c.data.interpolation = 'bilinear'
+  c.data.sixteen_bit_range = (0, 65535)  # gray levels that are black and white; 12 bits: (0, 4095)
 
   c.split = ConfigDict()
   c.split.kind = 'fraction'

@@ -25,6 +25,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.data.needs_defects = False
   c.data.image_size = (256, 256)
   c.data.interpolation = 'bilinear'
+  c.data.sixteen_bit_range = (0, 65535)  # gray levels that are black and white; 12 bits: (0, 4095)
   c.data.lots = ''  # CSV file with the columns image and lot
   c.data.hold_out = ''  # what launch.cross_validate set aside; '' is hold_out.json in dir
 

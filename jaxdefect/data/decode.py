@@ -11,7 +11,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 # What we open when we list a folder; everything else in it is ignored.
 SUFFIXES = (
@@ -105,19 +105,27 @@ def decode(data: bytes, *, sixteen_bit_range: tuple[int, int] = FULL_RANGE) -> n
       deep_colour = any('16' in str(tile[3]) for tile in image.tile) and image.mode[0] in 'RC'
       if deep_colour and (low, high) != FULL_RANGE:
         raise ValueError('sixteen_bit_range is for gray images, and this is 16-bit colour')
+      levels = _levels_of_netpbm(image)
       image.load()
-      return _to_uint8(ImageOps.exif_transpose(image), low, high)
+      return _to_uint8(ImageOps.exif_transpose(image), low, high, levels)
   except UnidentifiedImageError:
     raise ValueError('it is no picture, or is damaged from the start') from None
   except _DAMAGE as error:
     raise ValueError(' '.join(str(error).split()).rstrip('.') or type(error).__name__) from error
 
 
-def _to_uint8(image: Image.Image, low: int, high: int) -> np.ndarray:
+def _levels_of_netpbm(image: ImageFile.ImageFile) -> int:
+  """The white of a PGM that is not loaded yet: Pillow stretches it to 65535, whatever it is."""
+  arguments = image.tile[0][3] if image.format == 'PPM' and image.tile else None
+  return arguments[1] if isinstance(arguments, tuple) and len(arguments) == 2 else FULL_RANGE[1]
+
+
+def _to_uint8(image: Image.Image, low: int, high: int, levels: int) -> np.ndarray:
   if image.mode == 'F':
     raise ValueError('floating-point pixels have no known range, so store it as 16-bit integers')
   if image.mode == 'I' or image.mode.startswith('I;'):
     values = np.asarray(image).astype(np.float64)
+    values = np.round(values * (levels / FULL_RANGE[1]))
     window = np.clip((values - low) / (high - low), 0.0, 1.0)
     return np.round(255.0 * window).astype(np.uint8)[..., None]  # [H, W, 1]
   if image.has_transparency_data:

@@ -23,6 +23,8 @@ _WORDS = 4
 _BITS = 64 * _WORDS
 _SAMPLE = 1024
 _CHUNK = 512
+# Two shots of one part differ by at most this share of what two images of the set differ by.
+_SHOTS, _CROWDED_SHOTS = 1 / 200, 1 / 2000
 
 
 def find(source: Source, *, min_correlation: float | None = None) -> np.ndarray:
@@ -35,12 +37,16 @@ def find(source: Source, *, min_correlation: float | None = None) -> np.ndarray:
   3. A 256-bit hash of the detail, the signs of fixed random projections, finds the candidates
      (two details of correlation c differ in a share arccos(c) / pi of the bits); of these,
      pairs with ``c >= min_correlation`` are copies.
-  4. Copies, and images of one of the source's own ``groups``, are joined transitively. Where
-     rule 3 would join more than max(8, N / 20) images, they still share structure, and only
-     their pairs from 0.97 on count.
+  4. A burst of shots would be a shared component itself. So high-passed thumbnails of correlation
+     c are copies too where ``1 - c`` is at most a 200th of its median over the set's pairs (the
+     nearest images that are none: a 140th on bottle caps, an 80th on ELPV, a 45th on DeepPCB, an
+     8th and more on the others).
+  5. Copies, and images of one of the source's own ``groups``, are joined transitively. Where
+     rule 3 or 4 would join more than max(8, N / 20) images, they still share structure, and only
+     their pairs from 0.97 on (rule 3), or up to a 2000th (rule 4), count.
 
   Images without detail (blank, black) are joined by rule 1 alone. Turned, mirrored and clearly
-  shifted copies are not found.
+  shifted copies are not found, nor long bursts under a moving hand: name those as lots.
 
   The limit 0.7 was chosen by looking at the pairs around it on nine real sets. Pairs of N images
   from a correlation on, how many of them have the very same pixels, and the largest group:
@@ -72,12 +78,32 @@ def find(source: Source, *, min_correlation: float | None = None) -> np.ndarray:
   """
   if min_correlation is None:
     min_correlation = 0.7 if len(source) >= 200 else 0.97
-  sums, own = _fingerprints(source)
-  pairs, correlations = near_pairs(own, min_correlation=min_correlation)
-  joined = merge(len(source), pairs.tolist())
-  crowded = np.bincount(joined, minlength=len(source))[joined] > max(8, len(source) / 20)
-  pairs = pairs[~crowded[pairs[:, 0]] | (correlations >= 0.97)]
-  return merge(len(source), [*_same(sums), *_same(source.groups or ()), *pairs.tolist()])
+  sums, thumbnails, by_name = _fingerprints(source)
+  typical = _typical_distance(thumbnails, by_name)
+  pairs = [
+    *_uncrowded(details(thumbnails, by_name), min_correlation, 0.97),
+    *_uncrowded(thumbnails, 1 - _SHOTS * typical, 1 - _CROWDED_SHOTS * typical),
+  ]
+  return merge(len(source), [*_same(sums), *_same(source.groups or ()), *pairs])
+
+
+def _uncrowded(details: np.ndarray, limit: float, crowded_limit: float) -> list[list[int]]:
+  """Pairs [i, j] from a correlation on, and from a higher one where they would join a crowd."""
+  size = len(details)
+  pairs, correlations = near_pairs(details, min_correlation=limit)
+  joined = merge(size, pairs.tolist())
+  crowded = np.bincount(joined, minlength=size)[joined] > max(8, size / 20)
+  return pairs[~crowded[pairs[:, 0]] | (correlations >= crowded_limit)].tolist()
+
+
+def _typical_distance(thumbnails: np.ndarray, order: np.ndarray) -> float:
+  """Median of one minus the correlation over pairs of images; 0 where there are too few."""
+  sample = order[:: -(-len(order) // _SAMPLE)] if len(order) else order
+  rows = thumbnails[sample].astype(np.float32)
+  rows = rows[rows.any(axis=1)]
+  if len(rows) < 4:
+    return 0.0
+  return float(np.median(1 - (rows @ rows.T)[np.triu_indices(len(rows), 1)]))
 
 
 def by_name(source: Source, groups: Sequence[int] | np.ndarray) -> list[list[str]]:
@@ -148,8 +174,11 @@ def _same(marks: Sequence[str]) -> list[tuple[int, int]]:
   return [(first.setdefault(mark, i), i) for i, mark in enumerate(marks) if mark]
 
 
-def _fingerprints(source: Source) -> tuple[list[str], np.ndarray]:
-  """sha256 of the pixels of every image, and its detail: float16 [N, D], of length one or zero."""
+def _fingerprints(source: Source) -> tuple[list[str], np.ndarray, np.ndarray]:
+  """Of every image sha256 and high-passed thumbnail, and an order that no renumbering changes.
+
+  The thumbnails are float16 [N, D], of length one or zero; the order is [N], by name.
+  """
   size = len(source)
   thumbnails = np.zeros((size, _SIDE * _SIDE), np.float16)
   sums = []
@@ -158,7 +187,7 @@ def _fingerprints(source: Source) -> tuple[list[str], np.ndarray]:
     sums += [row[0] for row in rows]
     thumbnails[start : start + _CHUNK] = _high_passed(np.stack([row[1] for row in rows]))
   by_name = np.asarray(sorted(range(size), key=source.names.__getitem__), int)
-  return sums, details(thumbnails, by_name)
+  return sums, thumbnails, by_name
 
 
 def _thumbnail(image: np.ndarray) -> tuple[str, np.ndarray]:

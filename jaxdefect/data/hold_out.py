@@ -69,10 +69,10 @@ def draw(given: Samples, size: int, *, seed: int) -> np.ndarray:
     ValueError: a class would have no image in the hold-out, or fewer than two left.
   """
   total = np.bincount(given.labels, minlength=len(given.classes))
-  if not 0 < size < len(given.names):
+  if not len(total) <= size < len(given.names):
     raise ValueError(
-      f'A hold-out of {size} cannot be set aside from {len(given.names)} images; it can be 1 to '
-      f'{len(given.names) - 1}.'
+      f'A hold-out of {size} cannot be set aside from {len(given.names)} images of {len(total)} '
+      f'classes; it can be {len(total)} to {len(given.names) - 1}.'
     )
   held = samples.draw(given, _shared(size, total), seed=seed)
   kept = np.bincount(given.labels[held], minlength=len(given.classes))
@@ -88,10 +88,12 @@ def draw(given: Samples, size: int, *, seed: int) -> np.ndarray:
 def _shared(size: int, total: np.ndarray) -> np.ndarray:
   """``size`` divided as ``total`` is, by largest remainder; at least one of each class."""
   exact = size * total / total.sum()
-  shares = np.floor(exact).astype(int)
-  order = np.argsort(-(exact - shares), kind='stable')
-  shares[order[: size - shares.sum()]] += 1
-  return np.maximum(shares, 1)
+  shares = np.maximum(np.floor(exact).astype(int), 1)
+  while shares.sum() < size:
+    shares[np.argmax(exact - shares)] += 1
+  while shares.sum() > size and shares.max() > 1:
+    shares[np.argmax(np.where(shares > 1, shares - exact, -np.inf))] -= 1
+  return shares
 
 
 def make(source: Source, places: Sequence[int] | np.ndarray, *, seed: int) -> HoldOut:

@@ -44,6 +44,7 @@ def to_source(
   needs_defects: bool = True,
   columns: Mapping[str, Sequence[Any]] | None = None,
   notes: Sequence[Note] = (),
+  sixteen_bit_range: tuple[int, int] = decode.FULL_RANGE,
 ) -> Source:
   """Builds the task of one product; nothing is decoded before it is read.
 
@@ -55,6 +56,7 @@ def to_source(
     needs_defects: whether good pictures alone are an error; an anomaly method needs no others.
     columns: further annotations.
     notes: what was found when the data set was opened.
+    sixteen_bit_range: as in ``decode.read_image``.
 
   Returns:
     The images with the classes ``'good'`` and ``'defect'`` and the annotations ``kind`` (name of
@@ -81,7 +83,7 @@ def to_source(
     classes=CLASSES,
     names=tuple(one.path.relative_to(root).as_posix() for one in pictures),
     labels=np.asarray(labels, np.int32),
-    read=lambda i: decode.read_image(pictures[i].path),
+    read=lambda i: decode.read_image(pictures[i].path, sixteen_bit_range=sixteen_bit_range),
     groups=groups if any(groups) else None,
     annotations={**found, **(columns or {})},
     notes=tuple(notes),

@@ -47,7 +47,9 @@ class Split:
     groups = np.arange(len(source))
     place = {name: i for i, name in enumerate(source.names)}
     for names in self.report.get('near_duplicates', ()):
-      groups[[place[name] for name in names]] = place[names[0]]
+      # What was left out of every part may be gone from the folder by now.
+      there = [place[name] for name in names if name in place]
+      groups[there] = there[:1]
     return groups
 
 

@@ -84,7 +84,7 @@ def find(
     same = boxes.label[row][:, None] == boxes.true_label[row]
     seen = np.where(working[row][:, None], iou, 0.0)
     for place in np.flatnonzero(missed[row]).tolist():
-      score = float(found_score[row, place])
+      score = max(float(found_score[row, place]), 0.0)
       kind, other = _kind(seen[:, place], same[:, place], boxes.label[row])
       if score > 0 and kind != 'wrong class':
         kind = 'low score'
@@ -120,9 +120,9 @@ def find(
 
 
 def _matches(boxes: coco_matches.Boxes, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-  """Score of each true box's match [N, M] (0 without one), and which detections match [N, D]."""
+  """Score of each true box's match [N, M] (-1 without one), and which detections match [N, D]."""
   coco = coco_matches.match(boxes, num_classes, iou_thresholds=(MATCH_IOU,))
-  found_score, taken = np.zeros(boxes.true_kept.shape), np.zeros(boxes.kept.shape, bool)
+  found_score, taken = np.full(boxes.true_kept.shape, -1.0), np.zeros(boxes.kept.shape, bool)
   for one in coco.evalImgs:
     if one is None:
       continue

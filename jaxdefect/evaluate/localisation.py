@@ -8,6 +8,7 @@ from typing import Any
 
 import chex
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 from sklearn.metrics import roc_auc_score
 
 from jaxdefect.evaluate import intervals
@@ -68,7 +69,7 @@ def evaluate(
     distance = np.hypot(rows - row, columns - column).min()
     hits.append(bool(distance <= tolerance * max(heat.shape)) and heat.max() > heat.min())
     aurocs.append(float(roc_auc_score(mask.ravel(), heat.ravel())))
-    shares.append(mask.mean())
+    shares.append((distance_transform_edt(~mask) <= tolerance * max(heat.shape)).mean())
   report: dict[str, Any] = {
     'metrics': {},
     'intervals': {},

@@ -62,8 +62,11 @@ def evaluate(
     - ``n``, ``support``, ``classes``, ``absent_classes``.
 
   Raises:
-    ValueError: as ``anomaly.evaluate``.
+    ValueError: as ``anomaly.evaluate``, or there is no class of defects.
   """
+  if GOOD not in classes or len(classes) < 2:
+    held = ', '.join(classes) or 'none'
+    raise ValueError(f'classes are {held}; verdicts need {GOOD!r} and a class of defects.')
   labels = np.asarray(labels)
   n, good = len(labels), list(classes).index(GOOD)
   heads = np.asarray(predictions.head.scores, np.float64)

@@ -101,6 +101,10 @@ def test_voc_without_checks_by_hand(tmp_path):
   path.write_text(VOC.format(filename='a', size=SIZE, x0='inf', x1=3))
   with pytest.raises(ValueError, match="'inf' for bndbox/xmin, not a number"):
     annotations.read_voc(path, check=False)
+  for encoding in ('gb2312', 'windows-936'):
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?><annotation/>')
+    with pytest.raises(ValueError, match=r'a\.xml is no XML: .*encoding'):
+      annotations.read_voc(path)
   path.write_text('<project></project>')
   with pytest.raises(ValueError, match=r'a\.xml is no VOC file: it begins with <project>'):
     annotations.read_voc(path)

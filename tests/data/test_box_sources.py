@@ -221,6 +221,17 @@ def test_coco_unmentioned_images_and_crowds(tmp_path):
     data.load('coco', **arguments, unmentioned='ignore')
 
 
+def test_coco_knows_an_image_however_it_is_spelled(tmp_path):
+  arguments = _coco(tmp_path)
+  content = json.loads((tmp_path / 'boxes.json').read_text())
+  content['images'][0]['file_name'] = '../images/b.png'
+  content['images'][1]['file_name'] = str(tmp_path.resolve() / 'images/a.png')
+  (tmp_path / 'boxes.json').write_text(json.dumps(content))
+  source = data.load('coco', **arguments, unmentioned='negative')
+  assert len(source) == 3
+  assert sorted(len(one) for one in source.annotations['boxes']) == [0, 0, 1]
+
+
 def test_coco_rejects_in_one_sentence(tmp_path):
   arguments = _coco(tmp_path)
   with pytest.raises(FileNotFoundError, match='does not exist'):

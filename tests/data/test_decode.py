@@ -57,6 +57,18 @@ def test_transparency_lies_over_black(tmp_path):
   np.testing.assert_array_equal(decode.read_image(_saved(tmp_path, gray)), GRAY[..., None])
 
 
+@pytest.mark.parametrize('most', [4095, 65535])
+def test_window_counts_the_levels_of_the_file(tmp_path, most):
+  """Pillow stretches what a PGM calls white to 65535."""
+  path = tmp_path / 'image.pgm'
+  levels = np.asarray([0, 1000, 2000, 4095], '>u2')
+  path.write_bytes(b'P5 4 1 %d\n' % most + levels.tobytes())
+  pixels = decode.read_image(path, sixteen_bit_range=(0, 4095))
+  assert pixels.ravel().tolist() == [0, 62, 125, 255]
+  path.write_text(f'P2 4 1 {most}\n0 1000 2000 4095\n')
+  assert (decode.read_image(path, sixteen_bit_range=(0, 4095)) == pixels).all()
+
+
 @pytest.mark.parametrize('suffix', ['.png', '.tif'])
 def test_sixteen_bit_uses_one_absolute_window(tmp_path, suffix):
   values = np.asarray([[0, 1000, 1500, 2000, 65535]], np.uint16)

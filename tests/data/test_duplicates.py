@@ -67,6 +67,18 @@ def test_parts_in_one_pose_are_not_copies():
   assert duplicates.by_name(_source(images), groups) == [['0011', '0077']]
 
 
+@pytest.mark.parametrize('number', [4, 6, 8])
+def test_a_burst_of_shots_is_found(number):
+  """Its own picture would be taken for what many images share."""
+  rng = np.random.default_rng(4)
+  images = _textures(40, seed=5)
+  for i in range(number):
+    shot = images[0] * rng.uniform(0.97, 1.03) + rng.normal(0, 2, images[0].shape)
+    images[i] = _as_jpeg(np.clip(np.round(shot), 0, 255).astype(np.uint8), 95)
+  groups = duplicates.find(_source(images))
+  assert groups.tolist() == [0] * number + list(range(number, 40))
+
+
 def test_blank_images_match_only_the_same_pixels():
   blank = np.full((40, 40, 1), 7, np.uint8)
   images = [blank, blank + 1, *_textures(3), blank.copy()]

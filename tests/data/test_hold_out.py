@@ -59,9 +59,23 @@ def test_every_class_is_on_both_sides():
   with pytest.raises(ValueError, match="takes 0 of the 10 images of class 'defect'"):
     hold_out.draw(given([0] * 10 + [1] * 10, list(range(10)) + [10] * 10), 5, seed=0)
   with pytest.raises(
-    ValueError, match='hold-out of 4 cannot be set aside from 4 images; it can be'
+    ValueError,
+    match='hold-out of 4 cannot be set aside from 4 images of 2 classes; it can be 2 to 3',
   ):
     hold_out.draw(given([0, 0, 1, 1]), 4, seed=0)
+
+
+@pytest.mark.parametrize('size', [6, 10, 15])
+def test_rare_classes_do_not_make_it_larger(size):
+  labels = np.repeat([0, 1, 2, 3, 4, 5], [200, 4, 4, 4, 4, 4])
+  many = samples.Samples(
+    tuple(f'{i:03d}.png' for i in range(220)), labels, tuple('abcdef'), np.arange(220)
+  )
+  held = hold_out.draw(many, size, seed=0)
+  assert len(held) == size
+  assert (np.bincount(labels[held], minlength=6) >= 1).all()
+  with pytest.raises(ValueError, match='from 220 images of 6 classes; it can be 6 to 219'):
+    hold_out.draw(many, 5, seed=0)
 
 
 def test_written_and_read(tmp_path):

@@ -58,7 +58,9 @@ def test_nothing_is_decoded_before_it_is_read(tmp_path, monkeypatch):
   _mvtec(tmp_path)
   asked = []
   read = products.decode.read_image
-  monkeypatch.setattr(products.decode, 'read_image', lambda path: asked.append(path) or read(path))
+  monkeypatch.setattr(
+    products.decode, 'read_image', lambda path, **_: asked.append(path) or read(path)
+  )
   source = data.load('mvtec', dir=tmp_path, category='bottle')
   assert asked == []
   source.read(0)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxdefect import data
-from jaxdefect.data import annotations
+from jaxdefect.data import annotations, sources
 from jaxdefect.data.source import Source
 from jaxdefect.data.sources import mixedwm38, neu, xsdd
 
@@ -36,6 +36,15 @@ def test_names_and_unknown_name():
   assert {'folder', 'neu', 'xsdd', 'mixedwm38', 'synthetic', 'tfds'} <= set(data.names())
   with pytest.raises(ValueError, match=r"no data set 'nue'.*Did you mean 'neu'"):
     data.load('nue')
+
+
+def test_settings_that_do_not_fit(tmp_path):
+  with pytest.raises(ValueError, match=r"'folder' has no clases; .* Did you mean 'classes'"):
+    data.load('folder', dir=tmp_path, clases=('a',))
+  with pytest.raises(ValueError, match="'mvtec' needs category"):
+    data.load('mvtec', dir=tmp_path)
+  with pytest.raises(ValueError, match="'product' has no category"):
+    sources.load_tasks('product', dir=tmp_path, category='cap')
 
 
 def test_source_checks_its_columns():
@@ -92,6 +101,21 @@ def test_folder_rejects_in_one_sentence(tmp_path):
     data.load('folder', dir=tmp_path, classes=('scratch',))
   with pytest.raises(ValueError, match='holds no images'):
     data.images_in(tmp_path / 'empty class')
+
+
+def test_folder_follows_links_and_refuses_names_that_are_no_text(tmp_path):
+  for name in ('good/1.png', 'bad/1.png'):
+    _picture(tmp_path / 'pictures' / name)
+  _picture(tmp_path / 'lots/7/2.png')
+  (tmp_path / 'pictures/good/lot 7').symlink_to(tmp_path / 'lots/7')
+  (tmp_path / 'pictures/good/again').symlink_to(tmp_path / 'pictures')  # lies in itself
+  source = data.load('folder', dir=tmp_path / 'pictures', suffixes='.png')
+  assert source.names == ('bad/1.png', 'good/1.png', 'good/lot 7/2.png')
+  (tmp_path / 'pictures/good/notes.gnp').write_text('.png is no set of letters')
+  assert len(data.load('folder', dir=tmp_path / 'pictures', suffixes='.png')) == 3
+  _picture(tmp_path / 'pictures/good/Gr\udcfcn.png')  # Latin-1, as an old camera writes it
+  with pytest.raises(ValueError, match=r"good/Gr.udcfcn\.png' is no valid UTF-8; rename the file"):
+    data.load('folder', dir=tmp_path / 'pictures')
 
 
 def test_voc_boxes_by_hand(tmp_path):

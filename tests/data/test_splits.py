@@ -192,6 +192,20 @@ def test_write_and_read(tmp_path):
   assert [file.name for file in tmp_path.iterdir()] == ['split.json']
 
 
+def test_groups_where_a_copy_is_gone(tmp_path):
+  """What was reported as a copy, and is in no part, may be deleted."""
+  source = _source()
+  split = splits.few_shot(source, per_class=2, seed=0, groups=_singles(source), max_test=30)
+  used = {*split.train, *split.test}
+  absent = [i for i in range(len(source)) if i not in used]
+  copies = [[source.names[i] for i in one] for one in (absent[:2], (split.test[0], absent[2]))]
+  split.report['near_duplicates'] = copies
+  splits.write(tmp_path / 'split.json', source, split)
+  rest = source.subset([i for i in range(len(source)) if i not in absent[:3]])
+  found = splits.read(tmp_path / 'split.json', rest).groups(rest)
+  assert found.tolist() == list(range(len(rest)))
+
+
 def test_read_refuses_other_data(tmp_path):
   source = _source()
   path = tmp_path / 'split.json'

@@ -201,6 +201,19 @@ def test_folder_of_products_is_one_task_each(tmp_path):
   }
 
 
+def test_product_has_a_window_for_deep_pictures(tmp_path):
+  for name in ('cap/good/1.png', 'cap/chip/1.png'):
+    (tmp_path / name).parent.mkdir(parents=True)
+    Image.fromarray(np.asarray([[0, 2048, 4095]], np.uint16)).save(tmp_path / name)
+  twelve = {'sixteen_bit_range': (0, 4095)}
+  assert data.load('product', dir=tmp_path / 'cap', **twelve).read(0).ravel().tolist() == [
+    0,
+    128,
+    255,
+  ]
+  assert product.tasks(dir=tmp_path, **twelve)['cap'].read(1).max() == 255
+
+
 def test_product_rejects_in_one_sentence(tmp_path):
   with pytest.raises(FileNotFoundError, match='does not exist'):
     data.load('product', dir=tmp_path / 'absent')

@@ -46,6 +46,11 @@ def test_nothing_and_background():
   assert alarms[0].score == pytest.approx(0.9)
 
 
+def test_what_is_not_found_is_missed_at_every_threshold():
+  misses, _ = detection_mistakes.find(*_case([], [(LEFT, 0)]), CLASSES, min_score=0.0)
+  assert [(m.box, m.score, m.kind) for m in misses] == [(LEFT, 0.0, 'nothing')]
+
+
 def test_wrong_class_names_the_other():
   found = [(LEFT, 0.9, 1), (LEFT, 0.2, 0)]
   misses, alarms = detection_mistakes.find(*_case(found, [(LEFT, 0)]), CLASSES)

@@ -35,6 +35,8 @@ def test_tolerance_widens_the_defect():
   assert localisation.evaluate([heat], [corner(10)])['metrics']['pointing_game'] == 0
   near = localisation.evaluate([heat], [corner(10)], tolerance=0.2)
   assert near['metrics']['pointing_game'] == 1
+  # The corner, 8 pixels beside it and the nearest across.
+  assert near['metrics']['chance'] == pytest.approx(0.13)
 
 
 def test_a_map_that_says_nothing_points_nowhere():

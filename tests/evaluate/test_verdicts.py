@@ -71,3 +71,9 @@ def test_good_parts_alone():
     'false_alarm_rate/supervised': 0,
   }
   assert report['absent_classes'] == ['bent', 'stained']
+
+
+@pytest.mark.parametrize('classes', [('bent', 'stained'), ('good',), ()])
+def test_rejects_classes_without_good_or_without_defects(classes):
+  with pytest.raises(ValueError, match="verdicts need 'good' and a class of defects"):
+    verdicts.evaluate(predictions([0], [0]), np.array([0]), classes)

@@ -37,10 +37,10 @@ def with_unmentioned(
   """
   if unmentioned not in CHOICES:
     raise ValueError(f'unmentioned must be one of {", ".join(CHOICES)}, got {unmentioned!r}.')
-  mentioned = {one.path for one in annotated}
+  mentioned = {one.path.resolve() for one in annotated}  # however the file spells them
   found = list(annotated)
   for path in paths:
-    if path in mentioned:
+    if path.resolve() in mentioned:
       continue
     name = path.relative_to(root).as_posix()
     if unmentioned == 'error':

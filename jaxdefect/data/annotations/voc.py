@@ -57,7 +57,7 @@ def read_voc(
     raise ValueError(f'first_pixel must be 0 or 1, got {first_pixel}.')
   try:
     root = ElementTree.parse(path).getroot()
-  except ElementTree.ParseError as error:
+  except (ElementTree.ParseError, ValueError, LookupError) as error:  # also of unknown encodings
     raise ValueError(f'The annotation {path} is no XML: {error}.') from error
   except OSError as error:
     raise ValueError(f'The annotation {path} cannot be read: {error.strerror}.') from error

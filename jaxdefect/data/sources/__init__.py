@@ -2,7 +2,9 @@
 
 import difflib
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -25,9 +27,9 @@ def load(name: str, /, **kwargs: Any) -> Source:
     The opened data set.
 
   Raises:
-    ValueError: there is no such data set.
+    ValueError: there is no such data set, it has no such setting, or it needs another one.
   """
-  return _module(name).make(**kwargs)
+  return _called(name, _module(name).make, kwargs)
 
 
 def load_tasks(name: str, /, **kwargs: Any) -> dict[str, Source]:
@@ -41,12 +43,29 @@ def load_tasks(name: str, /, **kwargs: Any) -> dict[str, Source]:
     The tasks by name.
 
   Raises:
-    ValueError: there is no such data set, or it is one product.
+    ValueError: as ``load``, or the data set is one product.
   """
   module = _module(name)
   if not hasattr(module, 'tasks'):
     raise ValueError(f'The data set {name!r} is one product; it has no others to open with it.')
-  return module.tasks(**kwargs)
+  return _called(name, module.tasks, kwargs)
+
+
+def _called(name: str, function: Callable[..., Any], settings: dict[str, Any]) -> Any:
+  """Calls it, or says which setting does not fit."""
+  known = dict(inspect.signature(function).parameters)
+  rest = [key for key, one in known.items() if one.kind is one.VAR_KEYWORD]
+  for key in rest:
+    del known[key]
+  for key in settings:
+    if key not in known and not rest:
+      close = difflib.get_close_matches(key, known, n=1)
+      hint = f' Did you mean {close[0]!r}?' if close else ''
+      raise ValueError(f'The data set {name!r} has no {key}; it has {", ".join(known)}.{hint}')
+  for key, one in known.items():
+    if one.default is one.empty and key not in settings:
+      raise ValueError(f'The data set {name!r} needs {key}.')
+  return function(**settings)
 
 
 def _module(name: str) -> ModuleType:

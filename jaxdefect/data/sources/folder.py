@@ -102,7 +102,7 @@ def images_in(
 
   Raises:
     FileNotFoundError: there is no such folder.
-    ValueError: it holds no pictures.
+    ValueError: it holds no pictures, or one whose name is no valid UTF-8.
   """
   root = _existing(dir)
   paths = images_below(root, suffixes)
@@ -113,16 +113,29 @@ def images_in(
 
 def images_below(root: pathlib.Path, suffixes: Sequence[str]) -> list[pathlib.Path]:
   """As ``images_in``, but an empty list where there is nothing."""
+  suffixes = [suffixes] if isinstance(suffixes, str) else suffixes
   endings = tuple(suffix.lower() for suffix in suffixes)
   found = []
-  for folder, below, files in os.walk(root):
+  for folder, below, files in os.walk(root, followlinks=True):
+    parents = pathlib.Path(os.path.abspath(folder)).parents
+    if os.path.realpath(folder) in map(os.path.realpath, parents):
+      below.clear()  # a link to a folder that it lies in
+      continue
     below[:] = [one for one in below if not one.startswith('.')]
     found += [
       pathlib.Path(folder, one)
       for one in files
       if one.lower().endswith(endings) and not one.startswith('.')
     ]
+  for path in found:
+    if not _is_text(str(path)):
+      raise ValueError(f'The file name {str(path)!a} is no valid UTF-8; rename the file.')
   return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _is_text(name: str) -> bool:
+  """False for bytes of another encoding, which Python carries as lone surrogates."""
+  return not any('\ud800' <= letter <= '\udfff' for letter in name)
 
 
 def _existing(dir: str | os.PathLike[str]) -> pathlib.Path:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from jaxdefect.data import decode, products
 from jaxdefect.data.lots import read_lots
@@ -20,6 +21,7 @@ def make(
   name: str = '',
   needs_defects: bool = True,
   lots: str | os.PathLike[str] = '',
+  sixteen_bit_range: tuple[int, int] = decode.FULL_RANGE,
 ) -> Source:
   """Opens ``dir/good/**/<image>`` and ``dir/<kind of defect>/**/<image>``.
 
@@ -37,6 +39,8 @@ def make(
     needs_defects: False allows a folder with good pictures alone, where no defect is known yet.
     lots: a CSV file with the columns ``image`` and ``lot`` (lot, session or part, which
       no split tears apart and of which one picture sets a threshold); '' knows none.
+    sixteen_bit_range: the (low, high) window of gray images with more than 8 bits; see
+      ``decode.read_image``.
 
   Returns:
     The images, named by their path below ``dir``, with the annotations ``kind`` (the folder, or
@@ -64,17 +68,28 @@ def make(
       pictures.append(products.Picture(path, kind=kind, mask=mask))
   title = name or root.resolve().name
   source = products.to_source(
-    title, root, pictures, masks=masks is not None, needs_defects=needs_defects
+    title,
+    root,
+    pictures,
+    masks=masks is not None,
+    needs_defects=needs_defects,
+    sixteen_bit_range=sixteen_bit_range,
   )
   return dataclasses.replace(source, groups=read_lots(lots, source.names)) if lots else source
 
 
-def tasks(*, dir: str | os.PathLike[str], good: str = 'good') -> dict[str, Source]:
+def tasks(
+  *,
+  dir: str | os.PathLike[str],
+  good: str = 'good',
+  sixteen_bit_range: tuple[int, int] = decode.FULL_RANGE,
+) -> dict[str, Source]:
   """Opens a folder of product folders: each of its sub-folders is one task.
 
   Args:
     dir: the folder; what starts with a dot is ignored.
     good: as in ``make``.
+    sixteen_bit_range: as in ``make``.
 
   Returns:
     The tasks by the name of their folder, sorted.
@@ -86,7 +101,8 @@ def tasks(*, dir: str | os.PathLike[str], good: str = 'good') -> dict[str, Sourc
   below = _folders(pathlib.Path(dir))
   if not below:
     raise ValueError(f'The folder {dir} holds no folders; put each product in one.')
-  return {one.name: make(dir=one, good=good) for one in below}
+  settings: Any = {'good': good, 'sixteen_bit_range': sixteen_bit_range}
+  return {one.name: make(dir=one, **settings) for one in below}
 
 
 def _folders(root: pathlib.Path) -> list[pathlib.Path]:
