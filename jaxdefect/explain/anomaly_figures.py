@@ -79,7 +79,12 @@ def score_histogram(groups: Mapping[str, np.ndarray], *, threshold: float | None
     color = figures.SERIES[place % len(figures.SERIES)]
     axes.stairs(100 * share, edges, color=color, linewidth=1.6, zorder=3)
     axes.stairs(
-      100 * share, edges, color=color, fill=True, alpha=0.16, label=f'{name} ({len(scores):,})'
+      100 * share,
+      edges,
+      color=color,
+      fill=True,
+      alpha=0.16,
+      label=figures.label(f'{name} ({len(scores):,})'),
     )
   if threshold is not None:
     axes.axvline(
@@ -146,8 +151,7 @@ def _legend(figure: Figure) -> None:
   legend = figure.legend(
     loc='outside upper right', ncols=4, frameon=False, fontsize=8.5, labelcolor=figures.INK
   )
-  for text in legend.get_texts():
-    text.set(parse_math=False, fontfamily=figures.fonts())
+  figures.plain_text(legend)
 
 
 def order_of_groups(names: Sequence[str]) -> list[str]:

@@ -154,7 +154,7 @@ def precision_recall(
         'marker': figures.MARKERS[place % len(figures.MARKERS)],
         'markevery': [reached - 1] if reached else [],
         'markersize': 5,
-        'label': label,
+        'label': figures.label(label),
       }
     axes.plot(recall[:reached], precision[:reached], clip_on=False, **style)
   figures.style(axes, x='recall (%)', y='precision (%)')
@@ -174,6 +174,5 @@ def precision_recall(
     heading = 'AP@0.5 (%)' + ', best and worst' * many
     legend.set_title(heading, prop=FontProperties(size=8.5))
     legend.get_title().set_color(figures.QUIET)
-    for text in legend.get_texts():
-      text.set(parse_math=False, fontfamily=figures.fonts())
+    figures.plain_text(legend)
   return figure

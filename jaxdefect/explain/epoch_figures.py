@@ -32,5 +32,5 @@ def curves(shown: Mapping[str, Mapping[str, Sequence[float]]], *, y: str) -> Fig
       )  # fmt: skip
     figures.style(axes, title=name, x='epoch of fine-tuning', y=y)
     axes.set_ylim(-0.03, 1.03)
-  panels[0].legend(frameon=False, fontsize=8, loc='lower right')
+  figures.plain_text(panels[0].legend(frameon=False, fontsize=8, loc='lower right'))
   return figure

@@ -15,6 +15,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 SERIES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
@@ -80,7 +81,7 @@ def style(axes: Axes, *, title: str = '', x: str = '', y: str = '') -> None:
     x: label of the horizontal axis, with its unit.
     y: label of the vertical axis, with its unit.
   """
-  axes.set_title(title, fontsize=9.5, color=INK, loc='left')
+  axes.set_title(title, fontsize=9.5, color=INK, loc='left', parse_math=False, family=fonts())
   axes.set_xlabel(x, fontsize=8.5, color=QUIET)
   axes.set_ylabel(y, fontsize=8.5, color=QUIET)
   axes.tick_params(labelsize=8, colors=QUIET, length=3)
@@ -88,6 +89,18 @@ def style(axes: Axes, *, title: str = '', x: str = '', y: str = '') -> None:
   axes.set_axisbelow(True)
   for side, spine in axes.spines.items():
     spine.set(visible=side in ('left', 'bottom'), color='#b5b5b5', linewidth=0.8)
+
+
+def label(name: str) -> str:
+  """A name for a legend, which leaves out what begins with an underscore."""
+  return f' {name}' if name.startswith('_') else name
+
+
+def plain_text(legend: Legend) -> Legend:
+  """The legend, with names as they are written: a dollar sign begins no formula."""
+  for text in legend.get_texts():
+    text.set(parse_math=False, fontfamily=fonts())
+  return legend
 
 
 @functools.cache

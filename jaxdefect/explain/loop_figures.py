@@ -30,5 +30,5 @@ def curves(shown: Mapping[str, Mapping[str, np.ndarray]], *, counts: Sequence[in
         marker=figures.MARKERS[place], markersize=3.5,
       )  # fmt: skip
     figures.style(axes, title=name, x='labelled pictures', y='AUROC')
-  panels[0].legend(frameon=False, fontsize=8, loc='lower right')
+  figures.plain_text(panels[0].legend(frameon=False, fontsize=8, loc='lower right'))
   return figure

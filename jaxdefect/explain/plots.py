@@ -24,7 +24,12 @@ __all__ = [
 
 # What a line of metrics.jsonl holds beside the quantities worth a curve.
 _NOT_CURVES = ('step', 'seconds', 'epoch', 'images_per_second', 'data_stall')
-_SHARES = ('accuracy', 'f1', 'auroc', 'recall', 'precision', 'map')
+_SHARES = (
+  *('accuracy', 'f1', 'auroc', 'recall', 'precision', 'map'),
+  *('dice', 'exact_match', 'pseudo_labels'),
+)
+# Cross-entropies; what other losses are measured in differs from method to method.
+_NATS = ('classification', 'contrastive', 'margin', 'distribution', 'rpn_objectness')
 _UNITS = {
   **{'gradient_norm': 'Euclidean norm', 'learning_rate': 'step size'},
   'movement': 'of the parameters',
@@ -72,7 +77,6 @@ def learning_curves(
 
   parts = sorted({part for name in names for part in series[name]}, key=lambda p: p != 'training')
   lines = {}
-  boxes = any('box' in name for name in series)
   for axes, name in zip(panels, names):
     for part, (steps, values) in series[name].items():
       place = parts.index(part)
@@ -86,7 +90,7 @@ def learning_curves(
         label=part,
       )
     share = any(word in name for word in _SHARES)
-    unit = '%' if share else _UNITS.get(name, _loss_unit(name, boxes))
+    unit = '%' if share else _UNITS.get(name, _loss_unit(name, series))
     label = _TITLES.get(name, name.replace('_', ' ').capitalize())
     figures.style(axes, title=label, x=x, y=unit)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -106,11 +110,13 @@ def learning_curves(
   return figure
 
 
-def _loss_unit(name: str, boxes: bool) -> str:
-  """Losses of boxes are distances; a detector's total adds them to nats."""
+def _loss_unit(name: str, series: Mapping[str, Any]) -> str:
+  """What a loss is measured in; empty where its name does not say it."""
+  if name == 'loss' and any('box' in one for one in series):
+    return 'sum of the losses'
   if 'box' in name:
-    return 'smooth L1'
-  return 'sum of the losses' if boxes and name == 'loss' else 'nats'
+    return 'smooth L1' if 'rpn_box' in series else '1 - CIoU'
+  return 'nats' if name in _NATS else ''
 
 
 def _series(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tuple[list, list]]]:
@@ -213,7 +219,7 @@ def k_shot_curve(
       markerfacecolor=color if ours else 'white',
       linewidth=1.8,
       linestyle='-' if ours else (0, (4, 2.5)),
-      label=name,
+      label=figures.label(name),
       clip_on=False,
       zorder=3,
     )
@@ -228,6 +234,7 @@ def k_shot_curve(
     legend = figure.legend(
       loc='outside lower center', ncols=2, frameon=False, fontsize=8.5, labelcolor=figures.INK
     )
+    figures.plain_text(legend)
     if band:
       legend.set_title(f'band: {band}', prop=FontProperties(size=8))
       legend.get_title().set_color(figures.QUIET)

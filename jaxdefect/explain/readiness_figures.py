@@ -30,5 +30,5 @@ def approvals(
     axes.axhline(100 * promised, color=figures.INK, linewidth=1, linestyle='--')
     figures.style(axes, title=kind, x='seeded parts', y='lines approved (%)')
     axes.set_ylim(0, 100)
-  panels[0].legend(frameon=False, fontsize=8, loc='upper left')
+  figures.plain_text(panels[0].legend(frameon=False, fontsize=8, loc='upper left'))
   return figure

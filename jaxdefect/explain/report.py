@@ -158,7 +158,7 @@ def html(
 ) -> str:
   """The page as text: no script, no external file; arguments as in ``write_report``."""
   _check(report)
-  values = plain(report)
+  values = _known(plain(report))
   body = [
     tag('h1', title),
     sections.subtitle(values),
@@ -209,6 +209,21 @@ def html(
   version = values.get('versions', {}).get('jaxdefect', '')
   body.append(tag('footer', f'Written by jaxdefect {version}'.strip()))
   return page.document(title, *(part for part in body if part))
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+  """Without the metrics and intervals that are no numbers: what is missing is not shown."""
+  known = dict(values)
+  for part in ('metrics', 'intervals'):
+    if part in known:
+      known[part] = {name: one for name, one in known[part].items() if _is_known(one)}
+  if known.get('floor'):
+    known['floor'] = _known(known['floor'])
+  return known
+
+
+def _is_known(value: Any) -> bool:
+  return value is not None and not (isinstance(value, list) and None in value)
 
 
 def _check(report: Mapping[str, Any]) -> None:

@@ -106,8 +106,7 @@ def make(
     params = variables['params']
     model_state = {'batch_stats': variables['batch_stats']}
     if balance_classes:
-      counts = jnp.asarray(spec.counts, jnp.float32)
-      model_state['class_weights'] = counts.max() / counts
+      model_state['class_weights'] = losses.balance_weights(spec.counts)
     if angle_limits:
       limits = view_geometry.class_limits(angle_limits, spec.classes)
       model_state['angle_limits'] = jnp.asarray(limits)

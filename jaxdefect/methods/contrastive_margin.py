@@ -83,7 +83,8 @@ def make(
     contrastive_weight: alpha of equation 5.
     margin_weight: beta of equation 5.
     temperature: tau of equation 1.
-    anchors: which embeddings of a pair are anchors, see ``losses.nt_xent``.
+    anchors: which embeddings of a pair are anchors, see ``losses.nt_xent``; of ``positives``
+      'views' alone.
     positives: what attracts an embedding: the other views of its picture (equation 2), or those of
       all pictures of its class (``losses.supervised_contrastive``, the paper's future work).
     margin: m of equation 4, radians.
@@ -105,8 +106,14 @@ def make(
     softmax of ``scale`` times those.
   """
   chex.assert_scalar_positive(temperature)
-  if positives not in ('views', 'class'):
-    raise ValueError(f'positives is {positives!r}; it can be views or class')
+  for argument, value, allowed in (
+    ('anchors', anchors, ('both', 'first')),
+    ('positives', positives, ('views', 'class')),
+    ('margin_views', margin_views, ('original', 'all')),
+    ('embedding', embedding, ('projection', 'features')),
+  ):
+    if value not in allowed:
+      raise ValueError(f'{argument} is {value!r}; it can be {", ".join(allowed)}')
   views = dict(augmentation or {})
   angle_limits = views.pop('angle_limits', None)
   network = models.Recogniser(

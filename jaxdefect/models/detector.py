@@ -5,7 +5,6 @@ F features of a region, K classes.
 """
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -86,7 +85,7 @@ class Detector(nn.Module):
   """
 
   backbone: Backbone
-  neck: nn.Module
+  neck: FPN | GSFPN
   rpn: nn.Module
   box_head: nn.Module
   predictor: nn.Module
@@ -116,8 +115,8 @@ class Detector(nn.Module):
       )
     # What is pooled is the larger branch: it is through before the smaller one is in memory.
     maps, (objectness, deltas) = backward_in_order(maps, self.rpn(maps))
-    # Every map halves the one before, rounded up.
-    strides = tuple(2 ** round(math.log2(x.shape[1] / m.shape[1])) for m in maps)
+    # Not from the sides of the maps, which are rounded up.
+    strides = tuple(2 ** (self.neck.first_stage + 1 + level) for level in range(len(maps)))
     anchors = grid_anchors(
       [m.shape[1:3] for m in maps],
       strides=strides,

@@ -3,6 +3,7 @@
 Shape legend: N pictures of the support set, B pictures per step, E epochs.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -136,7 +137,7 @@ def two_class_figures(logit: np.ndarray, label: np.ndarray) -> dict[str, float]:
   Returns:
     ``'loss'``, the cross-entropy with the classes in equal shares; where there are both, also
     ``'auroc'``, ``'recall'`` of class 1 and ``'balanced_accuracy'``, which is the AUROC of hard
-    decisions.
+    decisions. Of a network that has diverged the loss is infinite and the others are no numbers.
 
   >>> found = two_class_figures(np.array([-2.0, 1.0, 3.0]), np.array([0, 0, 1]))
   >>> found['auroc'], found['recall'], found['balanced_accuracy']
@@ -144,10 +145,14 @@ def two_class_figures(logit: np.ndarray, label: np.ndarray) -> dict[str, float]:
   """
   from sklearn.metrics import roc_auc_score  # slow to import, and only needed here
 
+  both = len({*label.tolist()}) == 2
+  if not np.isfinite(logit).all():
+    others = ('auroc', 'recall', 'balanced_accuracy') if both else ()
+    return {'loss': math.inf, **dict.fromkeys(others, math.nan)}
   each = np.logaddexp(0, logit) - label * logit
   classes = [each[label == c].mean() for c in (0, 1) if (label == c).any()]
   figures = {'loss': float(np.mean(classes))}
-  if len(classes) == 2:
+  if both:
     figures['auroc'] = float(roc_auc_score(label, logit))
     found = [float(((logit > 0) == c)[label == c].mean()) for c in (0, 1)]
     figures |= {'recall': found[1], 'balanced_accuracy': sum(found) / 2}

@@ -113,6 +113,12 @@ def test_many_classes_show_the_best_and_the_worst():
   assert named == [f'class {i}' for i in (19, 18, 17, 2, 1, 0)]
 
 
+def test_a_class_that_begins_with_an_underscore_is_named():
+  curves = {'recall': [0.0, 1.0], 'precision': {'_void': [1.0, 0.5]}}
+  figure = detection_figures.precision_recall(curves, {'ap50/_void': 0.8})
+  assert [text.get_text().strip() for text in figure.legends[0].get_texts()] == ['_void  80.0']
+
+
 def test_no_class_gives_an_empty_panel():
   figure = detection_figures.precision_recall({'recall': [], 'precision': {}}, {})
   assert figure.legends == []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdefect.explain import plots
+from jaxdefect.explain import epoch_figures, plots
 
 
 def _texts(axes) -> list[str]:
@@ -49,6 +49,16 @@ def test_curves_of_a_detector_have_their_own_units():
   assert units['mAP@0.5'] == '%'
   assert units['Boxes'] == units['RPN, boxes'] == 'smooth L1'
   assert units['Classification'] == 'nats'
+
+
+def test_a_unit_is_only_given_where_it_is_known():
+  record = {'step': 1, 'loss': 2.0, 'box': 0.5, 'distribution': 1.0, 'positives': 8.0, 'dice': 0.5}
+  figure = plots.learning_curves([record])
+  units = {axes.get_title(loc='left'): axes.get_ylabel() for axes in figure.axes}
+  assert (units['Boxes'], units['Distribution']) == ('1 - CIoU', 'nats')
+  assert (units['Positives'], units['Dice']) == ('', '%')
+  figure = plots.learning_curves([{'step': 1, 'loss': 2.0, 'distance': 4.0}])  # Deep SVDD
+  assert [axes.get_ylabel() for axes in figure.axes[:2]] == ['', '']
 
 
 def test_curves_without_records_say_so():
@@ -139,3 +149,12 @@ def test_rejects_what_does_not_fit():
     plots.confusion_matrix(np.zeros((0, 0)), ())
   with pytest.raises(ValueError, match='captions'):
     plots.contact_sheet([np.zeros((2, 2))], [])
+
+
+def test_names_are_shown_as_they_are_written():
+  line = {'k': [1, 5], 'mean': [0.5, 0.6]}
+  figure = plots.k_shot_curve({'_void': line, 'a $\\b$ c': line})
+  shown = [text.get_text() for text in figure.legends[0].get_texts()]
+  assert [name.strip() for name in shown] == ['_void', 'a $\\b$ c']
+  assert _open(figure).width > 300
+  assert _open(epoch_figures.curves({'cost_$a_$': {'row': [0.1, 0.2]}}, y='AUROC')).width > 300

@@ -180,6 +180,14 @@ def test_json_has_no_nan(tmp_path):
   assert 'NaN' not in text
 
 
+def test_what_is_no_number_is_not_shown():
+  values = _full()
+  values['metrics'] |= {'accuracy': float('nan'), 'auroc': float('inf')}
+  values['intervals'] |= {name: [float('nan'), 1.0] for name in values['intervals']}
+  shown = report.html(values, title='run').lower()
+  assert not [word for word in ('>nan', '>none', '>inf', 'nan %') if word in shown]
+
+
 def test_names_that_are_no_text_do_not_cost_the_report(tmp_path):
   name = os.fsdecode(b'bad\xff.png')
   report.write_report(tmp_path, {'metrics': {}, 'left': name, 'warnings': [name]}, title='run')

@@ -24,6 +24,9 @@ def test_weighs_rare_classes():
   method = methods.load('classifier')(balance_classes=True, **SMALL)
   state = method.init(jax.random.key(0), spec()._replace(counts=(1, 2, 4)))
   np.testing.assert_allclose(state.model_state['class_weights'], [4, 2, 1])
+  state = method.init(jax.random.key(0), spec()._replace(counts=(0, 2, 4)))
+  # Finite, as padding has class 0 and a gradient of no weight times infinity would be no number.
+  np.testing.assert_allclose(state.model_state['class_weights'], [1, 2, 1])
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,12 @@ def test_learns_a_new_class_by_reference_alone():
   assert (now.scores[:, 3] > now.scores[:, :3].max(1)).all()
 
 
+@pytest.mark.parametrize('argument', ['anchors', 'positives', 'margin_views', 'embedding'])
+def test_rejects_what_is_no_choice(argument):
+  with pytest.raises(ValueError, match=f"{argument} is 'every'; it can be "):
+    methods.load('contrastive_margin')(**{argument: 'every'})
+
+
 def test_score_is_the_mean_cosine_by_hand():
   method = methods.load('contrastive_margin')(**SMALL)
   fitted = to_fitted(method.init(jax.random.key(0), spec()), CLASSES)

@@ -35,6 +35,20 @@ def test_pyramid_halves_and_has_an_anchor_for_every_answer(neck):
   assert anchors.shape == (840, 4)
 
 
+def test_anchors_of_a_low_wide_picture_cover_it():
+  """Its maps are 5, 3 and 2 rows high: rounded up, so their sides do not say the strides."""
+  module, shape = make(), jax.ShapeDtypeStruct((1, 40, 640, 3), jnp.float32)
+  found = {}
+
+  def pyramid(variables, x):
+    one = module.apply(variables, x, method='pyramid')
+    found.update(strides=one.strides, sides=[m.shape[1:3] for m in one.maps])
+    return one.anchors
+
+  jax.eval_shape(pyramid, jax.eval_shape(module.init, jax.random.key(0), shape), shape)
+  assert found == {'strides': (8, 16, 32), 'sides': [(5, 80), (3, 40), (2, 20)]}
+
+
 @pytest.mark.parametrize(('embedding', 'described', 'boxes'), [(None, 7, 28), (24, 24, 4)])
 @pytest.mark.parametrize('box_head', ['mlp', 'gs'])
 def test_regions_have_classes_and_boxes_of_their_own_or_an_embedding(

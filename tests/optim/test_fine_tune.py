@@ -101,6 +101,13 @@ def test_rejects_an_empty_set():
     )
 
 
+def test_figures_of_a_network_that_diverged():
+  found = optim.two_class_figures(np.array([np.nan, 1.0]), np.array([0, 1]))
+  assert found.pop('loss') == np.inf
+  assert list(found) == ['auroc', 'recall', 'balanced_accuracy']
+  assert np.isnan([*found.values()]).all()
+
+
 def test_figures_of_two_classes_by_hand():
   logit, label = np.array([-1.0, 2.0, 0.5, -3.0]), np.array([0, 1, 0, 1])
   found = optim.two_class_figures(logit, label)

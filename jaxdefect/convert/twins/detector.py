@@ -5,7 +5,6 @@ D detections, F embedding size.
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -174,8 +173,8 @@ class Detector(Deployed, family='faster_rcnn'):
     if size is None:
       size = torch.tensor([[high, wide]], dtype=torch.float32, device=pixels.device)
     maps = self.neck(self.backbone.maps(self.normalised(pixels))[self.first_stage - 1 :])
-    # Every map halves the one before, rounded up.
-    strides = [2 ** round(math.log2(high / one.shape[2])) for one in maps]
+    # Not from the sides of the maps, which are rounded up.
+    strides = [2 ** (self.first_stage + 1 + level) for level in range(len(maps))]
     anchors = [
       grid_of_anchors(shapes, (one.shape[2], one.shape[3]), stride)
       for one, stride, shapes in zip(maps, strides, self.anchors)
