@@ -130,13 +130,17 @@ def run(
   seed = int(config.seeds[0])
   if views and not frozen:
     raise ValueError('--views is for --frozen; method.augmentation gives a trained network views')
-  source, divided = experiment.load_divided(config.data)
+  path = experiment.hold_out_file(config.data)
+  fresh = size > 0 and not path.exists()  # a file that is named is made here
+  divided: hold_out.Divided | None = None
+  if fresh:
+    source = experiment.load_whole(config.data)
+  else:
+    source, divided = experiment.load_divided(config.data)
   positive = _positive(source, positive)
   groups = _groups(config, source)
-  path = experiment.hold_out_file(config.data)
-  fresh = divided is None and size > 0
   if fresh:
-    divided = _set_aside(source, groups, size, seed=seed, path=path)
+    divided = _set_aside(config, source, groups, size, seed=seed)
   free = list(range(len(source))) if divided is None else divided.free
   held = [] if divided is None else divided.held
   given = samples.take(source, free, groups=groups)
@@ -211,12 +215,19 @@ def _groups(config: ConfigDict, source: data.Source) -> np.ndarray:
 
 
 def _set_aside(
-  source: data.Source, groups: np.ndarray, size: int, *, seed: int, path: pathlib.Path
+  config: ConfigDict, source: data.Source, groups: np.ndarray, size: int, *, seed: int
 ) -> hold_out.Divided:
+  path = experiment.hold_out_file(config.data)
   if path.is_relative_to(os.devnull):
     raise ValueError(
       f'{source.name} has no folder that could keep a hold-out; name a file by '
       '--config.data.hold_out=FILE, or set --hold_out=0'
+    )
+  first = pathlib.Path(config.data.get('dir') or os.devnull) / hold_out.FILE
+  if first.exists():  # what it holds out would train beside a second one
+    raise ValueError(
+      f'data.hold_out is {path}, which does not exist, but {first} holds a hold-out already; '
+      'leave data.hold_out empty, or name the file that there is'
     )
   everything = samples.take(source, range(len(source)), groups=groups)
   held = hold_out.draw(everything, size, seed=seed).tolist()

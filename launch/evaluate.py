@@ -19,7 +19,7 @@ from jaxdefect import data
 from jaxdefect.contracts import NewClassError, References
 from jaxdefect.data import duplicates
 from jaxdefect.evaluate import few_shot, runner
-from launch import command, experiment, finished_run, tasks
+from launch import command, experiment, finished_run, tasks, unseen
 
 
 def define(values: flags.FlagValues) -> None:
@@ -48,9 +48,10 @@ def main(values: flags.FlagValues) -> None:
     source, divided = experiment.load_divided(run.config.data)
     if divided is None:
       raise ValueError(f'nothing of {source.name} is held out; launch.cross_validate sets it aside')
+    unseen.require(directory, run.config)
     result = score(run, source, divided.held, duplicates.find(source))
   else:
-    source, split = experiment.read_split(directory, run.config)
+    source, split = unseen.read_split(directory, run.config)
     result = score(run, source, split.test, split.groups(source))
   for name, value in result['metrics'].items():
     if '/' not in name or values.data:

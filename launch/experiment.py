@@ -73,7 +73,7 @@ def load_source(config: ConfigDict) -> data.Source:
 
 def load_divided(config: ConfigDict) -> tuple[data.Source, hold_out.Divided | None]:
   """The whole data set of ``config.data``, and which of it is held out, where anything is."""
-  source = _load_whole(config)
+  source = load_whole(config)
   path = hold_out_file(config)
   if not path.exists():
     if config.get('hold_out'):
@@ -92,7 +92,8 @@ def hold_out_file(config: ConfigDict) -> pathlib.Path:
   return pathlib.Path(config.get('dir') or os.devnull) / hold_out.FILE
 
 
-def _load_whole(config: ConfigDict) -> data.Source:
+def load_whole(config: ConfigDict) -> data.Source:
+  """The whole data set of ``config.data``, before anything is set aside in it."""
   settings = {k: v for k, v in config.to_dict().items() if k not in _NOT_FOR_SOURCE}
   for name in ('dir', 'annotations'):
     if settings.get(name) == '':  # the working directory would be read in its place

@@ -1,6 +1,7 @@
 """From verdicts to a new model, which is promoted only where it is not worse on the seeded set."""
 
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -15,10 +16,12 @@ from jaxdefect.contracts import VERDICTS, Verdicts
 from jaxdefect.data import decode, hold_out, split_record, splits
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.review import Store, Verdict
-from launch import cross_validate, experiment, finished_run, tasks, train
+from launch import cross_validate, experiment, finished_run, review_runs, tasks, train, unseen
 
 # Settings of data.* that belong to the data set that a run was trained on first.
 _KEPT = ('image_size', 'interpolation')
+# Parts of the first run that say how good a model is, or where its thresholds lie.
+_TESTING = ('test', 'validation')
 
 
 class Seeded(NamedTuple):
@@ -70,7 +73,8 @@ def retrain(
     The ``Retrained``.
 
   Raises:
-    ValueError: nothing is held out, or there is no verdict.
+    ValueError: nothing is held out, the first or the live model was trained on what is, or no
+      verdict may train.
   """
   config = experiment.read_config(run_directory)
   source, divided = experiment.load_divided(config.data)
@@ -79,26 +83,32 @@ def retrain(
       f'nothing of {source.name} is held out, so that nobody can say whether a new model is worse; '
       'launch.cross_validate sets some aside'
     )
+  for one in (run_directory, review_runs.live(store, run_directory)[1]):
+    unseen.require(one, config)  # said before a model is trained that nothing can be compared with
   held = hold_out.read(experiment.hold_out_file(config.data))
   verdicts = store.verdicts()
   if not verdicts:
     raise ValueError('there is no verdict yet; judge some pictures first')
-  judged, left_out = _pictures(verdicts, held)
+  judged, left_out = _pictures(verdicts, held, unseen.sums(run_directory))
+  if not judged:
+    raise ValueError(f'none of the {len(verdicts)} verdicts may train; {left_out[0]}')
   digest = hashlib.sha256(''.join(f'{v.number} {v.label}\n' for v, _ in judged).encode())
-  directory = run_directory / 'review' / 'runs' / digest.hexdigest()[:12]
+  name = f'{review_runs.RUNS}/{digest.hexdigest()[:12]}'
+  directory = run_directory / name
   merged = _merge(run_directory, config, judged, directory)
   seed = int(config.seeds[0])
   train.train_seed(merged, seed, directory, progress=progress)
 
-  model = store.add_model(directory, who=who, note=f'{len(judged)} verdicts')
+  model = store.add_model(name, who=who, note=f'{len(judged)} verdicts')
   evidence = cross_validated(merged, directory)
-  live = store.live()
-  assert live is not None
-  if live[0] == model:
+  live, path = review_runs.live(store, run_directory)
+  if live == model:
     return Retrained(model, directory, True, 'it is the live model already', tuple(left_out))
   whole = source.subset(divided.held)
-  before = on_seeded(finished_run.read_run(pathlib.Path(live[1])), whole)
-  after = on_seeded(finished_run.read_run(directory), whole)
+  for one in (path, directory):
+    unseen.require(one, config)
+  before = on_seeded(review_runs.read(run_directory, path), whole)
+  after = on_seeded(review_runs.read(run_directory, directory), whole)
   said = (
     f'on the seeded set it finds {after.found} of {after.defects} defects (before {before.found}) '
     f'and rejects {after.rejected} of {after.good} good parts (before {before.rejected}){evidence}'
@@ -150,15 +160,25 @@ def on_seeded(run: finished_run.Finished, held: data.Source) -> Seeded:
 
 
 def _pictures(
-  verdicts: Sequence[Verdict], held: hold_out.HoldOut
+  verdicts: Sequence[Verdict], held: hold_out.HoldOut, parts: dict[str, dict[str, str]]
 ) -> tuple[list[tuple[Verdict, np.ndarray]], list[str]]:
-  """The judged pictures as they were judged, and what must not train."""
+  """The judged pictures as they were judged, and what must not train: what tests it, for one.
+
+  Args:
+    verdicts: of people.
+    held: what is held out.
+    parts: of the first run, which stay what they are: part -> name -> sum of the pixels.
+  """
   seeded = {pixels for _, pixels in held.images.values()}
+  kept_apart = {pixels: part for part in _TESTING for pixels in parts[part].values()}
   kept, left_out = [], []
   for one in verdicts:
     path = pathlib.Path(one.path)
     if one.image in seeded:
       left_out.append(f'{path} is held out')
+      continue
+    if one.image in kept_apart:
+      left_out.append(f'{path} is in the {kept_apart[one.image]} part')
       continue
     if not path.is_file():
       left_out.append(f'{path} is not there any more')
@@ -178,8 +198,9 @@ def _merge(
   directory: pathlib.Path,
 ) -> ConfigDict:
   """Writes the pictures of the first run and the judged ones as class folders, with their split."""
-  source, split = experiment.read_split(run_directory, config)
-  folder = directory / 'pictures'
+  source, split = unseen.read_split(run_directory, config)
+  folder = (directory / review_runs.PICTURES).resolve()
+  _tell_place(directory, folder)
   parts: dict[str, list[str]] = {part: [] for part in split_record.PARTS}
   for part in split_record.PARTS:
     for i in getattr(split, part):
@@ -218,6 +239,20 @@ def _merge(
   if not (directory / 'split.json').exists():
     splits.write(directory / 'split.json', whole, made)
   return merged
+
+
+def _tell_place(directory: pathlib.Path, folder: pathlib.Path) -> None:
+  """Tells what an interrupted retraining wrote that its pictures lie elsewhere now.
+
+  It would be the run of another config, if the review was moved or --workdir is written otherwise.
+  """
+  for path in (directory / 'config.json', directory / 'cross_validation' / 'config.json'):
+    if path.exists():
+      content = json.loads(path.read_text())
+      content['data']['dir'] = str(folder)
+      partial = path.with_suffix('.partial')
+      partial.write_text(json.dumps(content, indent=1))
+      partial.replace(path)
 
 
 def _file_name(name: str) -> str:

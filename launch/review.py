@@ -22,7 +22,16 @@ from jaxdefect import data
 from jaxdefect.data import decode
 from jaxdefect.evaluate import thresholds
 from jaxdefect.review import Conflict, Readiness, Store, Targets, assess, drift
-from launch import command, experiment, finished_run, retraining, review_exchange, review_scores
+from launch import (
+  command,
+  experiment,
+  finished_run,
+  retraining,
+  review_exchange,
+  review_runs,
+  review_scores,
+  unseen,
+)
 
 FILE = 'review.sqlite'
 
@@ -59,9 +68,9 @@ def main(values: flags.FlagValues) -> None:
         _score(store, directory, data.images_in(folder), missed=missed, who=values.reviewer)
     for one in values.verdict:
       path, _, label = one.rpartition(':')
-      judge(store, pathlib.Path(path), label, reviewer=values.reviewer)
+      judge(store, directory, pathlib.Path(path), label, reviewer=values.reviewer)
     if values.take:
-      _take(store, pathlib.Path(values.take), who=values.reviewer)
+      _take(store, directory, pathlib.Path(values.take), who=values.reviewer)
     if values.export:
       kind, _, file = values.export.partition(':')
       if kind not in review_exchange.FORMATS or not file:
@@ -70,7 +79,7 @@ def main(values: flags.FlagValues) -> None:
           'file, for example coco:verdicts.json'
         )
       verdicts = store.verdicts()
-      review_exchange.write(pathlib.Path(file), verdicts, _classes(store), kind)
+      review_exchange.write(pathlib.Path(file), verdicts, _classes(store, directory), kind)
       print(f'{len(verdicts)} verdicts written to {file}')
     if values.undo:
       back = store.undo(reviewer=values.reviewer)
@@ -114,30 +123,27 @@ def open_store(directory: pathlib.Path, *, who: str) -> Store:
   finished_run.read_run(directory)  # a folder that holds no finished run is refused
   store = Store(directory / 'review' / FILE)
   if store.live() is None:
-    store.promote(store.add_model(str(directory), who=who, note='the first'), who=who)
+    store.promote(store.add_model(review_runs.FIRST, who=who, note='the first'), who=who)
   return store
 
 
 def _score(
   store: Store, directory: pathlib.Path, paths: Sequence[pathlib.Path], *, missed: bool, who: str
 ) -> None:
-  live = store.live()
-  assert live is not None
-  run = finished_run.read_run(pathlib.Path(live[1]))
+  model, path = review_runs.live(store, directory)
+  run = review_runs.read(directory, path)
   rows = review_scores.score(run, paths, overlays=directory / 'review' / 'overlays')
-  fresh = store.predict(live[0], rows, who=who, missed=missed)
+  fresh = store.predict(model, rows, who=who, missed=missed)
   print(
-    f'{len(rows)} different pictures scored by model {live[0]}, '
-    f'{fresh} of them are new in the queue'
+    f'{len(rows)} different pictures scored by model {model}, {fresh} of them are new in the queue'
   )
 
 
 def _score_again(store: Store, directory: pathlib.Path, *, who: str) -> None:
   """What waits is ranked by the model that predicts now."""
-  live = store.live()
-  assert live is not None
+  model, _ = review_runs.live(store, directory)
   waiting = store.queue(limit=store.waiting()) if store.waiting() else []
-  old = [one for one in waiting if store.model_of(one.prediction.image) != live[0]]
+  old = [one for one in waiting if store.model_of(one.prediction.image) != model]
   paths = [pathlib.Path(one.prediction.path) for one in old]
   there = [path for path in paths if path.is_file()]
   if not there:
@@ -148,15 +154,14 @@ def _score_again(store: Store, directory: pathlib.Path, *, who: str) -> None:
     print(f'not scored again: {error}')
 
 
-def _classes(store: Store) -> tuple[str, ...]:
-  live = store.live()
-  assert live is not None
-  return finished_run.read_run(pathlib.Path(live[1])).fitted.classes
+def _classes(store: Store, directory: pathlib.Path) -> tuple[str, ...]:
+  _, path = review_runs.live(store, directory)
+  return review_runs.read(directory, path).fitted.classes
 
 
-def _take(store: Store, path: pathlib.Path, *, who: str) -> None:
+def _take(store: Store, directory: pathlib.Path, path: pathlib.Path, *, who: str) -> None:
   """Takes another tool's verdicts over; all are looked at before the first one counts."""
-  found, classes = review_exchange.read(path), _classes(store)
+  found, classes = review_exchange.read(path), _classes(store, directory)
   files = []
   for one in found:
     if one.label not in classes:
@@ -178,9 +183,11 @@ def _take(store: Store, path: pathlib.Path, *, who: str) -> None:
     print(f'left out: {sentence}')
 
 
-def judge(store: Store, path: pathlib.Path, label: str, *, reviewer: str) -> int:
+def judge(
+  store: Store, directory: pathlib.Path, path: pathlib.Path, label: str, *, reviewer: str
+) -> int:
   """A verdict on a file, which must be the picture that was scored."""
-  classes = _classes(store)
+  classes = _classes(store, directory)
   if label not in classes:
     raise ValueError(f'there is no class {label!r}; the model knows {", ".join(classes)}')
   image = decode.pixel_hash(decode.read_image(path))
@@ -189,16 +196,16 @@ def judge(store: Store, path: pathlib.Path, label: str, *, reviewer: str) -> int
 
 def readiness(directory: pathlib.Path, store: Store, targets: Targets) -> Readiness:
   """Whether the live model may decide alone, by the held-out pictures."""
-  live = store.live()
-  assert live is not None
-  run = finished_run.read_run(pathlib.Path(live[1]))
+  model, path = review_runs.live(store, directory)
+  run = review_runs.read(directory, path)
   first = experiment.read_config(directory)
   source, divided = experiment.load_divided(first.data)
   if divided is None:
     raise ValueError(f'nothing of {source.name} is held out; launch.cross_validate sets it aside')
+  unseen.require(path, first)
   seeded = retraining.on_seeded(run, source.subset(divided.held))
   changed = None
-  scores = store.anomalies(live[0])
+  scores = store.anomalies(model)
   if run.fitted.calibration is not None and scores:
     # Only the order counts, so the p-values do as well as the scores.
     calibrated = np.asarray(run.fitted.calibration['scores'])

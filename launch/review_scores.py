@@ -15,7 +15,7 @@ from jaxdefect.data import decode, split_record
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.evaluate import thresholds
 from jaxdefect.review import Prediction, ranking
-from launch import experiment, finished_run, frozen, tasks
+from launch import experiment, finished_run, frozen, tasks, unseen
 
 
 def score(
@@ -138,6 +138,6 @@ def _described(describe: Any, batches: Iterable[Any]) -> np.ndarray:
 
 def _known(run: finished_run.Finished, describe: Any) -> np.ndarray:
   """[m, F] of the pictures that the run was trained on."""
-  source, split = experiment.read_split(run.directory, run.config)
+  source, split = unseen.read_split(run.directory, run.config)
   batches = experiment.eval_batches(run.config, source, split.train, source.classes)
   return _described(describe, batches)

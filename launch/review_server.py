@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from jaxdefect.review import Conflict, Store, Targets, web
-from launch import finished_run, review
+from launch import review, review_runs
 
 LOG = 'retraining.log'
 # The first of these that a report has is its figure.
@@ -28,7 +28,8 @@ class Retraining:
     with self._lock:
       if self._child is not None and self._child.poll() is None:
         raise Conflict('A retraining is running already.')
-      command = [sys.executable, '-m', review.__spec__.name, f'--workdir={self._directory}']
+      # In a wheel the launchers lie inside the package, where -m would not find them by name.
+      command = [sys.executable, '-m', 'jaxdefect', 'review', f'--workdir={self._directory}']
       with open(self._directory / 'review' / LOG, 'w', encoding='utf-8') as log:
         self._child = subprocess.Popen(
           [*command, '--retrain', '--noprogress', f'--reviewer={reviewer}'],
@@ -62,10 +63,9 @@ def line(directory: pathlib.Path, targets: Targets, job: Retraining) -> web.Line
 
   def gauges() -> dict[str, Any]:
     with Store(path) as store:
-      live = store.live()
-      assert live is not None
+      model, _ = review_runs.live(store, directory)
       # Predicting takes seconds; it is the same as long as model and queue are.
-      key = live[0], len(store.anomalies(live[0]))
+      key = model, len(store.anomalies(model))
       if key not in remembered:
         remembered.clear()
         remembered[key] = _gauges(directory, store, targets)
@@ -73,13 +73,12 @@ def line(directory: pathlib.Path, targets: Targets, job: Retraining) -> web.Line
 
   def classes() -> tuple[str, ...]:
     with Store(path) as store:
-      live = store.live()
-    assert live is not None
-    return _classes(live[1])
+      _, run = review_runs.live(store, directory)
+    return _classes(directory, run)
 
   def models() -> list[dict[str, Any]]:
     with Store(path) as store:
-      return [_model(row) for row in store.models()]
+      return [_model(directory, row) for row in store.models()]
 
   return web.Line(
     title=f'Review of {directory.name}',
@@ -93,13 +92,13 @@ def line(directory: pathlib.Path, targets: Targets, job: Retraining) -> web.Line
   )
 
 
-def _classes(directory: str) -> tuple[str, ...]:
-  if directory not in _KNOWN_CLASSES:
-    _KNOWN_CLASSES[directory] = finished_run.read_run(pathlib.Path(directory)).fitted.classes
-  return _KNOWN_CLASSES[directory]
+def _classes(directory: pathlib.Path, run: pathlib.Path) -> tuple[str, ...]:
+  if run not in _KNOWN_CLASSES:
+    _KNOWN_CLASSES[run] = review_runs.read(directory, run).fitted.classes
+  return _KNOWN_CLASSES[run]
 
 
-_KNOWN_CLASSES: dict[str, tuple[str, ...]] = {}
+_KNOWN_CLASSES: dict[pathlib.Path, tuple[str, ...]] = {}
 
 
 def _gauges(directory: pathlib.Path, store: Store, targets: Targets) -> dict[str, Any]:
@@ -123,9 +122,9 @@ def _gauges(directory: pathlib.Path, store: Store, targets: Targets) -> dict[str
   }
 
 
-def _model(row: dict[str, Any]) -> dict[str, Any]:
+def _model(directory: pathlib.Path, row: dict[str, Any]) -> dict[str, Any]:
   """A row of the comparison: the model's figure on the first run's test part."""
-  path = pathlib.Path(row['directory']) / 'report.json'
+  path = review_runs.place(directory, row['directory']) / 'report.json'
   report = json.loads(path.read_text()) if path.exists() else {'metrics': {}}
   name = next((one for one in _FIGURES if one in report['metrics']), None)
   return {

@@ -23,6 +23,7 @@ from jaxdefect.contracts import to_fitted
 from jaxdefect.data import splits
 from jaxdefect.evaluate.seeds import aggregate
 from jaxdefect.explain import figures, report
+from jaxdefect.train.fit import check_arguments
 from launch import augmentation, calibration, command, experiment, reporting, tasks
 
 
@@ -42,13 +43,6 @@ def train_seed(
   made = experiment.build(config, seed, split_file=split_file)
   stream = experiment.training_stream(made, seed)  # what is wrong with the pictures is met here
   sheet = augmentation.sheet(made, seed)  # and what is wrong with their views here
-  if train.processes.is_writer():
-    experiment.write_config(config, directory)
-    if sheet is not None:
-      figures.save(directory / augmentation.FILE, sheet)
-    if not split_file.exists():
-      splits.write(split_file, made.source, made.split)
-
   key_train, key_adapt = jax.random.split(jax.random.key(seed))
   known = experiment.references(config, made.source, reference_images(made), made.split.validation)
   evaluate = None
@@ -56,24 +50,35 @@ def train_seed(
     evaluate = reporting.validation_tasks(made, key_adapt, seed=seed)
   elif config.evaluate_every and made.split.validation:
     evaluate = reporting.validation(made, known, key_adapt)
+  settings = {
+    'steps': config.steps,
+    'evaluate': evaluate,
+    'evaluate_every': config.evaluate_every or None,
+    'best': config.best or None,
+    'log_every': config.log_every,
+    'checkpoint_every': config.checkpoint_every or None,
+    'tensorboard': config.tensorboard,
+  }
+  check_arguments(**settings)  # fit does too, but a folder with files would refuse what is mended
+  if train.processes.is_writer():
+    experiment.write_config(config, directory)
+    if sheet is not None:
+      figures.save(directory / augmentation.FILE, sheet)
+    if not split_file.exists():
+      splits.write(split_file, made.source, made.split)
+
   fit_started = time.monotonic()
   state = train.fit(
     made.method,
     key_train,
     made.spec,
     stream,
-    steps=config.steps,
     directory=directory,
     pretrained=made.pretrained,
     references=experiment.references(config, made.source, made.split.train),
-    evaluate=evaluate,
-    evaluate_every=config.evaluate_every or None,
-    best=config.best or None,
-    log_every=config.log_every,
-    checkpoint_every=config.checkpoint_every or None,
     devices=config.devices,
     progress=progress,
-    tensorboard=config.tensorboard,
+    **settings,
   )
   if not train.processes.is_writer():
     return {}

@@ -73,4 +73,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     """CREATE TRIGGER verdicts_are_kept BEFORE DELETE ON verdicts
       BEGIN SELECT RAISE(ABORT, 'a verdict is undone, not deleted'); END""",
   ),
+  # Runs were kept as --workdir was typed, and are named from the folder that holds the review now:
+  # the first is that folder itself, and every other one lies in it, under 12 digits. Of two names
+  # of one run the second stays.
+  (
+    """UPDATE OR IGNORE models SET directory = CASE note
+      WHEN 'the first' THEN '.' ELSE 'review/runs/' || substr(directory, -12) END""",
+  ),
 )

@@ -91,7 +91,10 @@ class Store:
   # Models.
 
   def add_model(self, directory: str | os.PathLike[str], *, who: str, note: str = '') -> int:
-    """Makes a run known, as a candidate; one that is known keeps its number."""
+    """Makes a run known, as a candidate; one that is known keeps its number.
+
+    Its folder is named from the one that holds the review, so that both can be moved together.
+    """
     name = os.fspath(directory)
     with self._writing():
       row = self._db.execute('SELECT id FROM models WHERE directory = ?', (name,)).fetchone()
@@ -146,7 +149,7 @@ class Store:
       return last['before']
 
   def live(self) -> tuple[int, str] | None:
-    """Number and folder of the model that predicts; None where there is none yet."""
+    """Number and folder, as it was added, of the model that predicts; None without any."""
     row = self._db.execute("SELECT id, directory FROM models WHERE state = 'live'").fetchone()
     return None if row is None else (row['id'], row['directory'])
 

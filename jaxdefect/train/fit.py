@@ -1,6 +1,7 @@
 """The only training loop. It knows no method's name."""
 
 import contextlib
+import importlib
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -76,13 +77,14 @@ def fit(
       than the first one had (the step would be compiled again).
     FloatingPointError: a scalar, and with it the loss or the gradient, is not finite.
   """
-  _check_arguments(
-    steps,
-    evaluate,
-    best,
+  check_arguments(
+    steps=steps,
+    evaluate=evaluate,
     evaluate_every=evaluate_every,
+    best=best,
     log_every=log_every,
     checkpoint_every=checkpoint_every,
+    tensorboard=tensorboard and directory is not None,
   )
   on = parallel.layout(devices)
   compilations = 0
@@ -210,11 +212,46 @@ def _best_metric(metrics: dict[str, float], best: str | None) -> float | None:
   return metrics[best] if math.isfinite(metrics[best]) else None
 
 
-def _check_arguments(steps, evaluate, best, **periods) -> None:
+def check_arguments(
+  *,
+  steps: int,
+  evaluate: Callable[[State], dict[str, float]] | None,
+  evaluate_every: int | None,
+  best: str | None,
+  log_every: int,
+  checkpoint_every: int | None,
+  tensorboard: bool,
+) -> None:
+  """Refuses settings that ``fit`` would refuse, for who writes something before calling it.
+
+  Args:
+    steps: as all others an argument of ``fit``.
+    evaluate: may be None.
+    evaluate_every: may be None.
+    best: needs ``evaluate``.
+    log_every: 1 or more.
+    checkpoint_every: may be None.
+    tensorboard: needs the package.
+
+  Raises:
+    ValueError: one of them does not fit.
+  """
   if steps < 0:
     raise ValueError(f'steps is {steps}; it must be 0 or more.')
+  periods = {
+    'evaluate_every': evaluate_every,
+    'log_every': log_every,
+    'checkpoint_every': checkpoint_every,
+  }
   for name, every in periods.items():
     if every is not None and every < 1:
       raise ValueError(f'{name} is {every}; it must be 1 or more, or None.')
   if best is not None and evaluate is None:
     raise ValueError(f'best is {best!r}, but there is no evaluate that could return it.')
+  if tensorboard:
+    try:
+      importlib.import_module('tensorboard.summary')
+    except ImportError:
+      raise ValueError(
+        'tensorboard is True, but the package is not installed; run: pip install tensorboard'
+      ) from None

@@ -138,9 +138,10 @@ def test_adapt_extends_and_forgets(run, tmp_path, capsys):
   old, new = (finished_run.read_run(one).fitted for one in (run, first))
   images = [set(np.asarray(one.memory['image']).tolist()) for one in (old, new)]
   added = json.loads((first / 'added.json').read_text())
-  assert set(added) == {f'good/{i}.png' for i in range(40, 44)}
-  assert min(added.values()) > max(images[0])  # no number means two pictures
-  assert images[1] - images[0] <= set(added.values())
+  assert set(added) == {f'more/good/{i}.png' for i in range(40, 44)}
+  numbers = {number for number, _ in added.values()}
+  assert min(numbers) > max(images[0])  # no number means two pictures
+  assert images[1] - images[0] <= numbers
   assert images[1] - images[0]
   assert float(new.calibration['threshold']) == float(old.calibration['threshold'])
 
@@ -149,8 +150,8 @@ def test_adapt_extends_and_forgets(run, tmp_path, capsys):
   gone = f'good/40.png,{name}'
   adapt.main(flag_values(adapt.define, workdir=first, out=second, forget=gone))
   left = finished_run.read_run(second).fitted
-  assert not set(np.asarray(left.memory['image']).tolist()) & {added['good/40.png'], 0}
-  assert 'good/40.png' not in json.loads((second / 'added.json').read_text())
+  assert not set(np.asarray(left.memory['image']).tolist()) & {added['more/good/40.png'][0], 0}
+  assert 'more/good/40.png' not in json.loads((second / 'added.json').read_text())
   out = tmp_path / 'out'  # the new run is a run
   predict.main(flag_values(predict.define, workdir=second, images=tmp_path / 'more', out=out))
 
@@ -169,7 +170,7 @@ def test_adapt_sets_the_threshold_again(run, tmp_path):
 
 def test_adapt_rejects_in_one_sentence(run, tmp_path, monkeypatch, capsys):
   write_pictures(tmp_path / 'more' / 'good', range(40, 42))
-  write_pictures(tmp_path / 'bad' / 'defect', range(2), label=1)
+  write_pictures(tmp_path / 'bad' / 'defect', range(10, 12), label=1)
   write_pictures(tmp_path / 'both' / 'good', range(40, 52))
   out = tmp_path / 'out'
 
@@ -189,7 +190,7 @@ def test_adapt_rejects_in_one_sentence(run, tmp_path, monkeypatch, capsys):
   assert 'bad holds the classes defect; only good parts' in said(**held)
   assert "was not fitted to a picture 'x.png'" in said(forget='x.png')
   both = {'references': tmp_path / 'more', 'held_out': tmp_path / 'both'}
-  assert 'is the same picture as good/40.png' in said(**both)
+  assert 'is the same picture as more/good/40.png' in said(**both)
   assert 'holds no run' in said(workdir=tmp_path, references=tmp_path / 'more')
 
 

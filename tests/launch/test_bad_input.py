@@ -67,6 +67,12 @@ def test_training_input(pictures, tmp_path, monkeypatch, capsys):
   # By its path: a name would be looked up in a folder that only some machines have.
   weights = tmp_path / 'tiny.pth'
   assert 'tiny.pth' in said(f'--config.pretrained.weights={weights}')
+  # What the loop refuses is said before the folder would refuse the corrected command.
+  assert 'no evaluate that could return it' in said('--config.best=accuracy')
+  assert 'log_every is 0' in said('--config.log_every=0')
+  monkeypatch.setitem(sys.modules, 'tensorboard', None)
+  monkeypatch.setitem(sys.modules, 'tensorboard.summary', None)
+  assert 'pip install tensorboard' in said('--config.tensorboard=True')
   assert 'unknown flag' in said('--wrkdir=x')
   assert 'unexpected argument' in said('stray')
 

@@ -155,7 +155,8 @@ def test_bad_input(pictures, tmp_path, monkeypatch, capsys):
   assert "schemes has 'loo'" in said('--schemes=loo', '--hold_out=0')
   assert '--views is for --frozen' in said('--views=3')
   assert 'features need pretrained weights' in said('--frozen', '--hold_out=4')
-  assert 'which does not exist' in said(f'--config.data.hold_out={tmp_path / "none.json"}')
+  named = f'--config.data.hold_out={tmp_path / "none.json"}'
+  assert 'which does not exist' in said(named, '--hold_out=0')
   lots = tmp_path / 'lots.csv'
   lots.write_text('image,lot\ngood/00.png,a\n')
   assert 'have no lot: defect/' in said(f'--config.data.lots={lots}')
@@ -166,10 +167,33 @@ def test_bad_input(pictures, tmp_path, monkeypatch, capsys):
   assert '--positive=CLASS is needed: which of good' in said()
 
 
-def test_made_data_need_a_file_for_the_hold_out(tmp_path):
+def test_made_data_need_a_file_for_the_hold_out(tmp_path, monkeypatch):
   config = classifier_bc.get_config('smoke')
+  settings = {'size': 4, 'schemes': ('k_fold',), 'k': 2, 'progress': False}
   with pytest.raises(ValueError, match='no folder that could keep a hold-out; name a file by'):
+    cross_validate.run(config, tmp_path / 'run', **settings)
+  config.data.hold_out = str(tmp_path / 'kept' / 'held.json')
+  with pytest.raises(ValueError, match=r'held\.json, which does not exist; launch\.cross_validate'):
+    experiment.load_source(config.data)  # to all others it must be there
+  monkeypatch.setattr(TrainedFolds, '_trained', lambda self, training, test: test % 5 - 2.0)
+  result = cross_validate.run(config, tmp_path / 'run', **settings)
+  held = hold_out.read(config.data.hold_out)
+  assert result['hold_out']['scores'].keys() == held.images.keys()
+  assert len(held.images) == 4
+  assert held.images.keys().isdisjoint(experiment.load_source(config.data).names)
+  again = cross_validate.run(config, tmp_path / 'again', **settings)
+  assert again['hold_out'] == result['hold_out']
+
+
+def test_a_second_hold_out_would_let_the_first_one_train(pictures, tmp_path):
+  config = folder_config(pictures)
+  made = hold_out.make(experiment.load_source(config.data), [0, 8], seed=0)
+  hold_out.write(pictures / 'hold_out.json', made)
+  config.data.hold_out = str(tmp_path / 'held.json')
+  with pytest.raises(ValueError, match=r'pictures/hold_out\.json holds a hold-out already'):
     cross_validate.run(config, tmp_path / 'run', size=4, progress=False)
+  assert not (tmp_path / 'held.json').exists()
+  assert not (tmp_path / 'run').exists()
 
 
 def test_an_anomaly_method_trains_on_good_parts(tmp_path):

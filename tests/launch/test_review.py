@@ -24,6 +24,7 @@ from launch import (
   retraining,
   review,
   review_exchange,
+  review_runs,
   review_scores,
   train,
 )
@@ -101,13 +102,11 @@ def test_a_morning(run, tmp_path, capsys, monkeypatch):
   review.main(flag_values(workdir=run, retrain='true', progress='false', reviewer='anna'))
   assert 'promoted: on the seeded set it finds 2 of 2 defects' in capsys.readouterr().out
   with review.open_store(run, who='anna') as store:
-    number, directory = store.live()
-    assert number == 2
+    assert store.live()[0] == 2
+    directory = run / store.live()[1]
     # What still waits was scored again.
     assert {store.model_of(one.prediction.image) for one in store.queue()} == {2}
-    split = experiment.read_split(
-      pathlib.Path(directory), experiment.read_config(pathlib.Path(directory))
-    )[1]
+    split = experiment.read_split(directory, experiment.read_config(directory))[1]
     assert len(split.train) == 4 + 3  # two of each class trained the first one
     assert split.report['verdicts'] == 3
     assert store.verdicts()[0].said in ('good', 'defect')
@@ -158,7 +157,7 @@ def test_what_must_not_train_is_left_out(run, tmp_path, monkeypatch):
     review.open_store(run, who='anna') as store,
     pytest.raises(Conflict, match='no such picture in the queue'),
   ):
-    review.judge(store, new[0], 'good', reviewer='anna')
+    review.judge(store, run, new[0], 'good', reviewer='anna')
 
 
 @pytest.mark.parametrize('kind', ['coco', 'label_studio'])
@@ -269,9 +268,7 @@ def test_a_killed_retraining_leaves_the_live_model_and_goes_on(run, tmp_path):
       child.wait()
     with review.open_store(run, who='anna') as store:
       assert len(store.verdicts()) == 2
-      live = store.live()
-      assert live is not None
-      finished_run.read_run(pathlib.Path(live[1]))  # whole, whichever it is
+      finished_run.read_run(review_runs.live(store, run)[1])  # whole, whichever it is
   with review.open_store(run, who='anna') as store:
     result = retraining.retrain(run, store, who='anna', progress=False)
     assert (result.directory / 'report.json').exists()

@@ -119,6 +119,22 @@ def test_a_page_is_read_off_an_index(store):
   assert len(store.queue(limit=50, after=(False, 0.5, '00100'))) == 50
 
 
+def test_runs_that_were_kept_as_typed_are_named_from_the_review(tmp_path, monkeypatch):
+  path, digest = tmp_path / 'review.sqlite', 'review/runs/0123456789ab'
+  with monkeypatch.context() as before:
+    before.setattr('jaxdefect.review.store.MIGRATIONS', MIGRATIONS[:1])
+    with Store(path) as store:
+      store.add_model('runs/caps', who='anna', note='the first')
+      store.add_model(f'/line/runs/caps/{digest}', who='anna', note='9 verdicts')
+      store.promote(2, who='anna')
+      store.add_model(f'runs/caps/{digest}', who='anna', note='9 verdicts')
+  with Store(path) as store:
+    names = [model['directory'] for model in store.models()]
+    assert names == ['.', digest, f'runs/caps/{digest}']  # the same run cannot be there twice
+    assert store.live() == (2, digest)
+    assert store.add_model(digest, who='anna') == 2
+
+
 def test_older_files_are_migrated_and_newer_ones_refused(tmp_path):
   path = tmp_path / 'old.sqlite'
   sqlite3.connect(path).close()

@@ -215,7 +215,9 @@ def test_tensorboard_missing_is_said(fit, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorboard', None)
   monkeypatch.setitem(sys.modules, 'tensorboard.summary', None)
   with pytest.raises(ValueError, match='pip install tensorboard'):
-    fit(2, directory=tmp_path, tensorboard=True)
+    fit(2, directory=tmp_path / 'run', tensorboard=True)
+  assert not (tmp_path / 'run').exists()
+  fit(1, tensorboard=True)  # without a folder there is nothing to write
 
 
 @pytest.mark.parametrize(
