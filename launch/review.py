@@ -45,7 +45,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string('export', '', 'coco:FILE or label_studio:FILE', flag_values=values)
   flags.DEFINE_string('take', '', 'FILE of verdicts, COCO or Label Studio', flag_values=values)
   flags.DEFINE_bool('undo', False, 'take the last verdict back', flag_values=values)
-  flags.DEFINE_string('reviewer', getpass.getuser(), 'who judges', flag_values=values)
+  flags.DEFINE_string('reviewer', _user(), 'who judges', flag_values=values)
   flags.DEFINE_bool('readiness', False, 'may the model decide alone?', flag_values=values)
   flags.DEFINE_float('detection_rate', 0.95, 'that is asked for', flag_values=values)
   flags.DEFINE_float('false_reject_rate', 0.02, 'that is allowed', flag_values=values)
@@ -57,6 +57,14 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_bool('serve', False, 'open the page', flag_values=values)
   flags.DEFINE_string('host', '127.0.0.1', 'that the page is served at', flag_values=values)
   flags.DEFINE_integer('port', 8765, 'that the page is served at', flag_values=values)
+
+
+def _user() -> str:
+  """The user's name; in a container the number may have none."""
+  try:
+    return getpass.getuser()
+  except (KeyError, OSError):
+    return 'reviewer'
 
 
 def main(values: flags.FlagValues) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxdefect import data, train
 from jaxdefect.contracts import AnomalyMaps, ClassScores, DataSpec, Verdicts, to_fitted
-from jaxdefect.data import splits
+from jaxdefect.data import split_record, splits
 from jaxdefect.data.folds import Fold
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.train.progress import Progress
@@ -61,6 +61,8 @@ class TrainedFolds:
     self._config, self._source, self._seed = config, source, seed
     self.decides = config.split.kind != 'good_only'  # without a threshold these only rank
     self._places, self._positive = np.asarray(places, int), positive
+    # A picture may be replaced under its name between two calls.
+    self._sums = split_record.pixel_sums(source, range(len(source)))
     self._directory, self._progress = directory / 'folds', progress
     self._method = experiment.make_method(config, steps=config.steps)
     self._pretrained, self.start_weights = experiment.load_pretrained(config)
@@ -80,7 +82,7 @@ class TrainedFolds:
   def score(self, training: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Trains on some places of the source and scores others: [t]."""
     names = self._source.names
-    parts = ['\n'.join(names[i] for i in part) for part in (training, test)]
+    parts = ['\n'.join(f'{names[i]} {self._sums[i]}' for i in part) for part in (training, test)]
     digest = hashlib.sha256('\n\n'.join(parts).encode()).hexdigest()[:24]
     path = self._directory / f'{digest}.json'
     if path.exists():

@@ -68,6 +68,28 @@ def flags_of(launcher, **values) -> absl_flags.FlagValues:
   return parsed
 
 
+def test_a_replaced_picture_is_scored_anew(pictures, tmp_path, monkeypatch):
+  scored = []
+  monkeypatch.setattr(
+    TrainedFolds, '_trained', lambda _, __, test: scored.append(test) or 0.0 * test
+  )
+  config = folder_config(pictures)
+
+  def score():
+    source = experiment.load_source(config.data)
+    places = np.arange(len(source))
+    made = {'positive': 'defect', 'directory': tmp_path / 'run', 'progress': False}
+    TrainedFolds(config, source, places, **made).score(places[:-2], places[-2:])
+
+  score()
+  score()
+  assert len(scored) == 1
+  last = sorted(pictures.rglob('*.png'))[-1]
+  Image.fromarray(255 - np.asarray(Image.open(last))).save(last)
+  score()
+  assert len(scored) == 2
+
+
 def test_trains_every_fold_and_goes_on_where_it_stopped(pictures, tmp_path, monkeypatch):
   config = folder_config(pictures)
   settings = {'size': 4, 'schemes': ('leave_one_out', 'k_fold'), 'k': 3, 'progress': False}

@@ -222,6 +222,14 @@ def test_readiness_says_what_is_missing(run):
   assert 'of 2 seeded defects were found' in answer.reason
 
 
+def test_a_user_without_a_name_may_judge(monkeypatch):
+  def nameless():
+    raise KeyError('getpwuid(): uid not found: 4711')
+
+  monkeypatch.setattr(review.getpass, 'getuser', nameless)
+  assert flag_values().reviewer == 'reviewer'
+
+
 def test_bad_input(run, tmp_path):
   with pytest.raises(ValueError, match='holds no run'):
     review.main(flag_values(workdir=tmp_path / 'nowhere'))
