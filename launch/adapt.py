@@ -24,18 +24,13 @@ from jaxdefect.contracts import Batch, Fitted, References
 from jaxdefect.data import decode, duplicates, hold_out, split_record
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.evaluate import thresholds
-from launch import command, experiment, finished_run
+from launch import command, experiment, finished_run, unseen
 
 # Which pictures were added, beside the run's split.
 ADDED = 'added.json'
+# Parts of a split that a memory is made of.
+_FITTED = ('train', 'references')
 _COPIED = ('config.json', 'split.json', 'evidence.json')
-
-
-class _Picture(NamedTuple):
-  """A picture of a run's split: its name in the data set and the sum of its pixels."""
-
-  name: str
-  pixels: str
 
 
 class _Added(NamedTuple):
@@ -123,14 +118,10 @@ def _read_added(directory: pathlib.Path) -> dict[str, _Added]:
   return found
 
 
-def _in_split(directory: pathlib.Path, *parts: str) -> dict[str, _Picture]:
-  """The pictures in these parts of a run's split, by full name: ``data set/name``."""
-  content = _read_split(directory)
-  return {
-    f'{content["data"]}/{name}': _Picture(name, pixels)
-    for part in parts
-    for name, (_, pixels) in content.get(part, {}).items()
-  }
+def _in_split(directory: pathlib.Path, *parts: str) -> dict[str, str]:
+  """Full name, ``data set/name``, -> sum of the pixels of what is in these parts of the split."""
+  start, found = _read_split(directory).get('data', ''), unseen.sums(directory)
+  return {f'{start}/{name}': pixels for part in parts for name, pixels in found[part].items()}
 
 
 def _read_split(directory: pathlib.Path) -> dict[str, Any]:
@@ -142,8 +133,8 @@ def _new(
   run: finished_run.Finished, source: data.Source, added: dict[str, _Added], *, start: int
 ) -> dict[str, _Added]:
   """Numbers for pictures that are to be added, or refuses those of the test and unclear names."""
-  tested = {one.pixels: name for name, one in _in_split(run.directory, 'test').items()}
-  taken = added.keys() | _in_split(run.directory, 'train', 'references').keys()
+  tested = {pixels: name for name, pixels in _in_split(run.directory, 'test').items()}
+  taken = added.keys() | _in_split(run.directory, *_FITTED).keys()
   folder, found = pathlib.Path(source.name).resolve().name, {}
   for i, pixels in enumerate(split_record.pixel_sums(source, range(len(source)))):
     name = f'{folder}/{source.names[i]}'
@@ -182,7 +173,8 @@ def _forget(
   if not hasattr(module, 'forget'):
     raise ValueError(f'{run.config.method.name} cannot forget single pictures; fit it anew')
   # Full name -> the name as in the picture's own folder.
-  known = {full: one.name for full, one in _in_split(run.directory, 'train', 'references').items()}
+  start = len(_read_split(run.directory).get('data', '')) + 1
+  known = {full: full[start:] for full in _in_split(run.directory, *_FITTED)}
   known |= {full: full.partition('/')[2] for full in added}
   chosen = {_meant(run.directory, known, name) for name in names}
   place = {full: one.number for full, one in added.items()}
@@ -222,8 +214,8 @@ def _recalibrated(
       f'{folder} holds the classes {", ".join(held.classes)}; only good parts, in a folder '
       f'{GOOD!r}, can set the threshold'
     )
-  known = {**_in_split(run.directory, 'train', 'references'), **added}
-  seen = {one.pixels: name for name, one in known.items()}
+  seen = {pixels: name for name, pixels in _in_split(run.directory, *_FITTED).items()}
+  seen |= {one.pixels: name for name, one in added.items()}
   for name, pixels in zip(held.names, split_record.pixel_sums(held, range(len(held)))):
     if pixels in seen:
       raise ValueError(

@@ -1,7 +1,6 @@
 """The only training loop. It knows no method's name."""
 
 import contextlib
-import importlib
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdefect.contracts import Batch, DataSpec, Method, References, State
-from jaxdefect.train import checkpoint, parallel, processes
+from jaxdefect.train import checkpoint, metric_log, parallel, processes
 from jaxdefect.train.position import Position, from_json, to_json
 from jaxdefect.train.report import Report
 
@@ -249,9 +248,4 @@ def check_arguments(
   if best is not None and evaluate is None:
     raise ValueError(f'best is {best!r}, but there is no evaluate that could return it.')
   if tensorboard:
-    try:
-      importlib.import_module('tensorboard.summary')
-    except ImportError:
-      raise ValueError(
-        'tensorboard is True, but the package is not installed; run: pip install tensorboard'
-      ) from None
+    metric_log.tensorboard_summary()

@@ -94,7 +94,9 @@ class MetricLog:
   def __init__(
     self, directory: str | os.PathLike, *, step: int | None = None, tensorboard: bool = False
   ):
-    self._writer = _tensorboard_writer(directory) if tensorboard else None
+    self._writer = None
+    if tensorboard:
+      self._writer = tensorboard_summary().Writer(str(pathlib.Path(directory) / 'tensorboard'))
     path = pathlib.Path(directory) / 'metrics.jsonl'
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = [] if step is None else [line for line in read(path) if line['step'] <= step]
@@ -131,11 +133,11 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
   return lines
 
 
-def _tensorboard_writer(directory):
+def tensorboard_summary() -> Any:
+  """TensorBoard's module of writers, or the sentence that it is not installed."""
   try:
-    summary = importlib.import_module('tensorboard.summary')
+    return importlib.import_module('tensorboard.summary')
   except ImportError:
     raise ValueError(
       'tensorboard is True, but the package is not installed; run: pip install tensorboard'
     ) from None
-  return summary.Writer(str(pathlib.Path(directory) / 'tensorboard'))
