@@ -1,11 +1,12 @@
-"""Runs the tables of the sources: python -m launch.reproduce --table=B3 [--seeds=0,1].
+"""Runs the tables of the sources: python -m launch.reproduce --table=B3 [--seeds=0,1] [--jobs=2].
 
 Each cell and seed is a run of launch.train below --workdir; a finished one is not run again, an
-interrupted one goes on. Its figures are kept in docs/results/<table>/, and docs/results.md is
-rendered from those files alone: --render does only that (and docs/parameters.md, which is counted,
-docs/performance.md with its pictures, from benchmarks/results/, and the scores in README.md and on
-other pages), --check fails if a page is not what the files and the code say. --list names the
-tables.
+interrupted one goes on. With --jobs several run at a time, as far as the memory allows, each on its
+share of the cores and with its output in <workdir>/logs/. The figures are kept in
+docs/results/<table>/, and docs/results.md and results.csv are rendered from those files alone:
+--render does only that (and docs/parameters.md, which is counted, docs/performance.md with its
+pictures, from benchmarks/results/, and the scores in README.md and on other pages), --check fails
+if a page is not what the files and the code say. --list names the tables.
 """
 
 import concurrent.futures
@@ -33,8 +34,10 @@ from launch import (
   parameters_page,
   parity_tables,
   performance_page,
+  results_csv,
   results_page,
   review_tables,
+  side_by_side,
   table_figures,
   tables,
   target_adaptation,
@@ -61,20 +64,9 @@ def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
   if cell.shots == 'readiness':
     return compact(review_tables.of_cell(cell.row, cell.column))
   config = load_config(cell.config, cell.overrides, seed)
-  if cell.shots == 'evidence':
-    features = runs / 'evidence' / table_figures.slug(cell.config, cell.overrides)
-    return compact(evidence.of_cell(cell.row, cell.column, config, features))
-  if cell.shots == 'views':
-    features = runs / 'evidence' / table_figures.slug(cell.config, cell.overrides)
-    return compact(view_evidence.of_cell(cell.row, cell.column, config, features))
-  if cell.shots == 'loop':
-    features = runs / 'evidence' / table_figures.slug(cell.config, cell.overrides)
-    return compact(loop_evidence.of_cell(cell.row, cell.column, config, features))
-  if cell.shots == 'trained':
-    features = runs / 'evidence' / table_figures.slug(cell.config, cell.overrides)
-    training = load_config('classifier_folder', evidence_tables.TRAINED[cell.row], seed)
-    return compact(view_evidence.of_trained_cell(cell.row, cell.column, config, training, features))
-  directory = runs / table_figures.slug(cell.config, cell.overrides) / f'seed_{seed}'
+  if cell.shots in _ON_FEATURES:
+    return compact(_ON_FEATURES[cell.shots](cell, config, seed, _features(cell, runs)))
+  directory = _directory(cell.config, cell.overrides, seed, runs)
   start = config.pretrained.weights
   if start.startswith(anomaly_tables.RUN):
     start = start.removeprefix(anomaly_tables.RUN)
@@ -91,6 +83,20 @@ def run_cell(cell: tables.Cell, seed: int, runs: pathlib.Path) -> dict:
   return compact({**result, 'log': _log(directory)})
 
 
+def _of_trained(cell: tables.Cell, config: ConfigDict, seed: int, features: pathlib.Path) -> dict:
+  training = load_config('classifier_folder', evidence_tables.TRAINED[cell.row], seed)
+  return view_evidence.of_trained_cell(cell.row, cell.column, config, training, features)
+
+
+# Cells that are many small data sets drawn from one: what computes them.
+_ON_FEATURES = {
+  'evidence': lambda cell, config, seed, at: evidence.of_cell(cell.row, cell.column, config, at),
+  'views': lambda cell, config, seed, at: view_evidence.of_cell(cell.row, cell.column, config, at),
+  'loop': lambda cell, config, seed, at: loop_evidence.of_cell(cell.row, cell.column, config, at),
+  'trained': _of_trained,
+}
+
+
 def _log(directory: pathlib.Path) -> list[dict]:
   """At most ``LOG_LINES`` lines of a run's log, evenly, with its last."""
   lines = metric_log.read(directory / 'metrics.jsonl')
@@ -100,7 +106,7 @@ def _log(directory: pathlib.Path) -> list[dict]:
 
 def _start_run(name: str, seed: int, runs: pathlib.Path) -> pathlib.Path:
   """The run that gives another one its start weights, made where it is missing."""
-  directory = runs / table_figures.slug(name, {}) / f'seed_{seed}'
+  directory = _directory(name, {}, seed, runs)
   _train(load_config(name, {}, seed), seed, directory)
   return directory
 
@@ -176,6 +182,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_list('seeds', [], 'only these seeds', flag_values=values)
   flags.DEFINE_string('rows', '', 'only rows with this in their name', flag_values=values)
   flags.DEFINE_string('columns', '', 'only this column', flag_values=values)
+  flags.DEFINE_integer('jobs', 1, 'cells that run at a time, at most', flag_values=values)
   flags.DEFINE_string('workdir', 'runs/reproduce', 'folder of the runs', flag_values=values)
   flags.DEFINE_string('docs', 'docs', 'folder of results/ and results.md', flag_values=values)
   flags.DEFINE_bool('list', False, 'only say what there is', flag_values=values)
@@ -201,8 +208,9 @@ def main(values: flags.FlagValues) -> None:
         raise ValueError(f'there is no table {name!r}; there are {", ".join(tables.TABLES)}')
       if tables.TABLES[name].missing:
         raise ValueError(f'table {name} cannot be run: {tables.TABLES[name].missing}')
-    for name in values.table:
-      _run_table(name, values)
+    if values.jobs < 1:
+      raise ValueError(f'--jobs={values.jobs} is no number of processes')
+    _run_tables(values)
   for name, text in _pages(docs).items():
     (docs / name).write_text(text)
   if values.render and _measured(docs).is_dir():
@@ -212,6 +220,7 @@ def main(values: flags.FlagValues) -> None:
 def _pages(docs: pathlib.Path) -> dict[str, str]:
   pages = {
     'results.md': results_page.render(docs / 'results'),
+    'results.csv': results_csv.render(docs / 'results'),
     'parameters.md': parameters_page.render(),
   }
   if _measured(docs).is_dir():
@@ -230,24 +239,99 @@ def _measured(docs: pathlib.Path) -> pathlib.Path:
   return docs.parent / 'benchmarks' / 'results'
 
 
-def _run_table(name: str, values: flags.FlagValues) -> None:
-  table = tables.TABLES[name]
-  seeds = [int(s) for s in values.seeds] or range(table.seeds)
-  for seed in seeds:
-    for cell in table.cells:
-      if values.rows not in cell.row or (values.columns and values.columns != cell.column):
-        continue
-      path = results_page.path(pathlib.Path(values.docs) / 'results', name, cell, seed)
-      if path.exists():
-        continue
-      result = run_cell(cell, seed, pathlib.Path(values.workdir))
-      path.parent.mkdir(parents=True, exist_ok=True)
-      report.write_json(path, result)
-      docs = pathlib.Path(values.docs)
-      (docs / 'results.md').write_text(results_page.render(docs / 'results'))
-      figure = result['metrics'].get(cell.metric, result['metrics'].get('jax/figure'))
-      print(f'{name} {cell.row}, {cell.column}, seed {seed}: {100 * figure:.2f} %', flush=True)
-  table_figures.draw(name, pathlib.Path(values.docs) / 'results', pathlib.Path(values.workdir))
+def _run_tables(values: flags.FlagValues) -> None:
+  docs, runs = pathlib.Path(values.docs), pathlib.Path(values.workdir)
+  chosen = [
+    (name, cell, seed)
+    for name in values.table
+    for seed in _seeds(values, tables.TABLES[name])
+    for cell in tables.TABLES[name].cells
+    if values.rows in cell.row and values.columns in ('', cell.column)
+  ]
+  if not chosen:
+    cells = [cell for name in values.table for cell in tables.TABLES[name].cells]
+    rows, columns = (list(dict.fromkeys(named)) for named in zip(*(cell[:2] for cell in cells)))
+    raise ValueError(
+      f'no cell of {", ".join(values.table)} has a row with {values.rows!r} and the column '
+      f'{values.columns!r}; rows are {", ".join(rows)}, columns {", ".join(columns)}'
+    )
+  missing = [one for one in chosen if not results_page.path(docs / 'results', *one).exists()]
+  if values.jobs == 1:
+    for one in missing:
+      _run_one(*one, docs, runs)
+      _say(*one, docs)
+  else:
+    todo = {_name(*one): one for one in missing}
+    jobs = [
+      side_by_side.Task(
+        name,
+        _folders(*one[1:], runs),
+        runs / 'logs' / f'{results_page.path(runs, *one).stem}.log',
+        (*one, docs, runs),
+      )
+      for name, one in todo.items()
+    ]
+    for job, event in side_by_side.run(_run_one, jobs, values.jobs):
+      if event == 'started':
+        print(f'{job.name}: started, see {job.log}', flush=True)
+      else:
+        _say(*todo[job.name], docs)
+  for name in values.table:
+    table_figures.draw(name, docs / 'results', runs)
+
+
+def _seeds(values: flags.FlagValues, table: tables.Table) -> Sequence[int]:
+  """The seeds that were asked for, of those that the table has."""
+  try:
+    asked = [int(seed) for seed in values.seeds]
+  except ValueError:
+    raise ValueError(f'--seeds={",".join(values.seeds)} are no whole numbers') from None
+  if any(seed not in range(table.seeds) for seed in asked):
+    raise ValueError(f'--seeds={",".join(values.seeds)}: {table.title} has 0 to {table.seeds - 1}')
+  return asked or range(table.seeds)
+
+
+def _name(table: str, cell: tables.Cell, seed: int) -> str:
+  return f'{table} {cell.row}, {cell.column}, seed {seed}'
+
+
+def _run_one(
+  table: str, cell: tables.Cell, seed: int, docs: pathlib.Path, runs: pathlib.Path
+) -> None:
+  result = run_cell(cell, seed, runs)
+  path = results_page.path(docs / 'results', table, cell, seed)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  report.write_json(path, result)
+
+
+def _say(table: str, cell: tables.Cell, seed: int, docs: pathlib.Path) -> None:
+  """Puts a new figure on the page and the terminal."""
+  (docs / 'results.md').write_text(results_page.render(docs / 'results'))
+  path = results_page.path(docs / 'results', table, cell, seed)
+  metrics = json.loads(path.read_text())['metrics']
+  figure = metrics.get(cell.metric, metrics.get('jax/figure'))
+  print(f'{_name(table, cell, seed)}: {100 * figure:.2f} %', flush=True)
+
+
+def _folders(cell: tables.Cell, seed: int, runs: pathlib.Path) -> frozenset[pathlib.Path]:
+  """What ``run_cell`` writes into."""
+  if cell.shots == 'readiness':
+    return frozenset()
+  if cell.shots in _ON_FEATURES:
+    return frozenset({_features(cell, runs)})
+  start = load_config(cell.config, cell.overrides, seed).pretrained.weights
+  found = {_directory(cell.config, cell.overrides, seed, runs)}
+  if start.startswith(anomaly_tables.RUN):
+    found.add(_directory(start.removeprefix(anomaly_tables.RUN), {}, seed, runs))
+  return frozenset(found)
+
+
+def _directory(config: str, overrides: dict, seed: int, runs: pathlib.Path) -> pathlib.Path:
+  return runs / table_figures.slug(config, overrides) / f'seed_{seed}'
+
+
+def _features(cell: tables.Cell, runs: pathlib.Path) -> pathlib.Path:
+  return runs / 'evidence' / table_figures.slug(cell.config, cell.overrides)
 
 
 if __name__ == '__main__':

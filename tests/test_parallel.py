@@ -68,9 +68,7 @@ def two_processes(tmp_path_factory):
 
 @pytest.mark.parametrize('name', GRADIENT)
 def test_two_processes_train_as_one(name, two_processes):
-  for way in parallel_run.WAYS:
-    start = f'{name}|{way}|'
-    found = {
-      key.removeprefix(start): v for key, v in two_processes.items() if key.startswith(start)
-    }
-    assert_alike(name, way, found)
+  """In float64 alone: what a process adds, its rows and its way of summing, knows no precision."""
+  start = f'{name}|'
+  found = {key.removeprefix(start): v for key, v in two_processes.items() if key.startswith(start)}
+  assert_alike(name, 'float64', found)

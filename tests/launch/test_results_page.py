@@ -1,12 +1,14 @@
 """docs/results.md says what the files of real runs say, and nothing else."""
 
+import csv
+import io
 import json
 import pathlib
 
 import pytest
 
 from jaxdefect import methods
-from launch import reproduce, results_page, tables
+from launch import reproduce, results_csv, results_page, tables
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -14,6 +16,27 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 def test_committed_page_is_generated():
   text = (ROOT / 'docs' / 'results.md').read_text()
   assert text == results_page.render(ROOT / 'docs' / 'results')
+
+
+def test_csv_has_every_run_and_the_figures_of_the_page():
+  folder = ROOT / 'docs' / 'results'
+  text = (folder.parent / 'results.csv').read_text()
+  assert text == results_csv.render(folder)
+  lines = list(csv.DictReader(io.StringIO(text)))
+  runs = {(line['table'], line['method'], line['setting'], line['seed']) for line in lines}
+  assert len(runs) == len(list(folder.glob('*/*.json')))
+  ours = [
+    line
+    for line in lines
+    if (line['table'], line['method'], line['setting'], line['metric'])
+    == ('B3', 'contrastive + margin', 'k = 10', 'accuracy')
+  ]
+  assert {line['paper'] for line in ours} == {'0.9839'}
+  mean = sum(float(line['value']) for line in ours) / len(ours)
+  assert (
+    f'| contrastive + margin | k = 10 | 98.39 | {100 * mean:.2f} |'
+    in (folder.parent / 'results.md').read_text()
+  )
 
 
 def test_every_committed_file_belongs_to_a_cell():
