@@ -58,6 +58,8 @@ class Table(NamedTuple):
     seeds: how many runs per cell.
     cells: the figures.
     metrics: the columns; () is a table of recognisers, which has one figure per cell.
+    averaged: metric of which a second table has the means over the settings, which are products; ''
+      has none.
     figures: files beside the reports that are shown above the table, see ``table_figures``.
     per_class: prefix of the metrics of a second table, one column per class; '' has none.
     missing: what data a table of a source would need that cannot be had, in a sentence; '' for a
@@ -70,5 +72,6 @@ class Table(NamedTuple):
   cells: tuple[Cell, ...]
   metrics: tuple[Column, ...] = ()
   per_class: str = ''
+  averaged: str = ''
   figures: tuple[str, ...] = ()
   missing: str = ''

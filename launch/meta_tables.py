@@ -116,6 +116,7 @@ TABLES: dict[str, Table] = {
       for row, overrides in ((OURS, {}), ('random', {'steps': 0}))
     ),
     metrics=_COLUMNS,
+    averaged='auroc/70',
   ),
   'C2': Table(
     'From 20 pictures of each training task (source C, the 20-shot column of Table 2)',

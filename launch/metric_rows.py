@@ -1,4 +1,4 @@
-"""Renders a table with several metrics per cell, and where asked one more table per class."""
+"""Renders a table with several metrics per cell; where asked, more per class or over products."""
 
 from jaxdefect.evaluate import intervals
 from launch.grid import Cell, Column, Table
@@ -12,7 +12,7 @@ def lines(table: Table, runs_of: list[tuple[Cell, list[dict]]]) -> list[str]:
     runs_of: its cells with their committed reports, one per seed.
 
   Returns:
-    Lines: the table, what is missing, the table per class.
+    Lines: the table, what is missing, the table per class, the means over products.
   """
   found = [(cell, runs) for cell, runs in runs_of if runs]
   head = ['method', 'setting', 'paper', 'M', *(column.heading for column in table.metrics)]
@@ -24,7 +24,38 @@ def lines(table: Table, runs_of: list[tuple[Cell, list[dict]]]) -> list[str]:
     parts += ['', f'{missing} of {len(table.cells)} figures have not been run yet.']
   if table.per_class and found:
     parts += ['', 'AP@0.5 per class:', '', *_per_class(table, found)]
+  means = _means(table, runs_of) if table.averaged else []
+  if means:
+    heading = next(c.heading for c in table.metrics if c.metric == table.averaged)
+    parts += ['', f'{heading}, over the products, weighted by their test pictures and not:', '']
+    parts += [_line(['method', 'weighted', 'mean', 'seeds']), _line(['---'] * 4), *means]
   return parts
+
+
+def _means(table: Table, runs_of: list[tuple[Cell, list[dict]]]) -> list[str]:
+  """A line for every row that has a run of every product; each seed is one mean."""
+  columns, rows = (list(dict.fromkeys(c[i] for c, _ in runs_of)) for i in (1, 0))
+  parts = []
+  for row in rows:
+    runs = [{run['seed']: run for run in runs} for cell, runs in runs_of if cell.row == row]
+    seeds = sorted(set.intersection(*(set(one) for one in runs)))
+    if len(runs) < len(columns) or not seeds:
+      continue
+    shown = []
+    for weight in ('n', None):
+      means = [_mean(table.averaged, [one[seed] for one in runs], weight) for seed in seeds]
+      shown.append(_figure(means, Column('', 'mean')))
+    parts.append(_line([row, *shown, str(len(seeds))]))
+  return parts
+
+
+def _mean(metric: str, runs: list[dict], weight: str | None) -> dict:
+  found = intervals.combined_interval(
+    [run['metrics'][metric] for run in runs],
+    [run['intervals'][metric] for run in runs],
+    [run[weight] for run in runs] if weight else None,
+  )
+  return {'metrics': {'mean': found.mean}, 'intervals': {'mean': found[1:]}}
 
 
 def _row(table: Table, cell: Cell, runs: list[dict]) -> str:

@@ -6,6 +6,7 @@ Shape legend: N images, R resamples.
   exposures of one tile, crops of one board): ``clustered_wilson``.
 - Any other statistic of one test set (macro F1, AUROC): ``bootstrap`` over its images, or groups.
 - The same metric over several seeds: ``mean_interval``.
+- The mean of a metric over several test sets, each with its interval: ``combined_interval``.
 
 The first two say how much the test images matter for a fixed model; the third says how much the
 seed (the split and the initialisation) matters. Neither contains the other.
@@ -251,6 +252,72 @@ def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> MeanI
   t = float(scipy.stats.t.ppf(0.5 + confidence / 2, data.size - 1))
   half = t * sd / math.sqrt(data.size)
   return MeanInterval(mean, sd, mean - half, mean + half)
+
+
+class CombinedInterval(NamedTuple):
+  """A weighted mean of several independent figures.
+
+  Attributes:
+    mean: weighted mean.
+    low: lower end of its interval.
+    high: upper end of its interval.
+  """
+
+  mean: float
+  low: float
+  high: float
+
+
+def combined_interval(
+  values: Sequence[float],
+  ends: Sequence[tuple[float, float]],
+  weights: Sequence[float] | None,
+) -> CombinedInterval:
+  r"""Interval of a weighted mean of figures of independent test sets, from their own intervals.
+
+  With weights :math:`w_i` that sum to 1 and figures :math:`x_i` in :math:`[l_i, u_i]`,
+
+  .. math::
+    \bar x = \sum_i w_i x_i, \qquad
+    \bar x - \sqrt{\sum_i w_i^2 (x_i - l_i)^2} \;\le\; \mu \;\le\;
+    \bar x + \sqrt{\sum_i w_i^2 (u_i - x_i)^2}
+
+  the method of variance estimates recovery: each interval keeps its own two sides, so that a figure
+  near 1 stays below it.
+
+  Args:
+    values: one finite number per test set.
+    ends: (low, high) of each at the confidence that is wanted, around its value.
+    weights: non-negative, of any sum; None weighs all alike.
+
+  Returns:
+    (mean, low, high) in the unit of ``values``.
+
+  Raises:
+    ValueError: the lengths differ, there is no figure, an interval does not hold its value, or the
+      weights are negative or all nought.
+
+  >>> mean, low, high = combined_interval([0.9, 0.7], [(0.87, 0.92), (0.66, 0.74)], [1, 1])
+  >>> print(f'{mean:.3f} {low:.4f} {high:.4f}')
+  0.800 0.7750 0.8224
+
+  Zou and Donner, Statistics in Medicine 27 (2008) 1693-1702, equation 4.
+  """
+  x, sides = np.asarray(values, np.float64), np.asarray(ends, np.float64).reshape(-1, 2)
+  w = np.ones_like(x) if weights is None else np.asarray(weights, np.float64)
+  if x.ndim != 1 or not x.size or len(sides) != x.size or w.shape != x.shape:
+    raise ValueError(
+      f'there are {x.size} values, {len(sides)} intervals and {w.size} weights; one of each per '
+      'test set is needed.'
+    )
+  if not np.isfinite(x).all() or not ((sides[:, 0] <= x) & (x <= sides[:, 1])).all():
+    raise ValueError(f'the intervals {list(ends)} do not hold the values {list(values)}.')
+  if not (w >= 0).all() or not 0 < w.sum() < math.inf:
+    raise ValueError(f'weights is {list(weights or ())}; numbers from 0 on, not all 0, are needed.')
+  w = w / w.sum()
+  mean = float(w @ x)
+  below, above = (float(np.sqrt(np.square(w * (x - side)).sum())) for side in sides.T)
+  return CombinedInterval(mean, mean - below, mean + above)
 
 
 def _check_confidence(confidence: float) -> None:

@@ -181,3 +181,40 @@ def test_bootstrap_of_groups_draws_whole_groups():
   assert (weights.sum(1) == 6).all()
   with pytest.raises(ValueError, match='groups has 2 entries for 6 images'):
     intervals.bootstrap(mean, values, weighted=True, groups=groups[:2])
+
+
+def test_combined_interval_value_by_hand():
+  # Weights 0.75 and 0.25: 0.9 - sqrt(0.0225^2 + 0.025^2) and 0.9 + sqrt(0.015^2 + 0.0125^2).
+  found = intervals.combined_interval([0.95, 0.75], [(0.92, 0.97), (0.65, 0.8)], [300, 100])
+  np.testing.assert_allclose(found, (0.9, 0.9 - 0.033634, 0.9 + 0.019526), atol=5e-7)
+  one = intervals.combined_interval([0.5], [(0.25, 0.625)], None)
+  assert one == (0.5, 0.25, 0.625)
+
+
+def test_combined_interval_covers_as_promised():
+  """The mean of two shares from samples of two sizes, near the end of their range."""
+  rates, sizes, weights = np.array([0.95, 0.8]), np.array([120, 60]), np.array([2, 1])
+  truth = weights @ rates / weights.sum()
+  draws = np.random.default_rng(0).binomial(sizes, rates, size=(2000, 2))
+  held = 0
+  for drawn in draws:
+    ends = [intervals.wilson(int(s), int(n)) for s, n in zip(drawn, sizes)]
+    _, low, high = intervals.combined_interval(drawn / sizes, ends, weights)
+    held += low <= truth <= high
+  assert 0.93 < held / len(draws) < 0.97
+
+
+@pytest.mark.parametrize(
+  ('values', 'ends', 'weights', 'sentence'),
+  [
+    ([], [], None, 'there are 0 values'),
+    ([0.5], [(0.4, 0.6)], [1, 1], '1 values, 1 intervals and 2 weights'),
+    ([0.7], [(0.4, 0.6)], None, 'do not hold'),
+    ([math.nan], [(0.4, 0.6)], None, 'do not hold'),
+    ([0.5], [(0.4, 0.6)], [-1.0], 'weights is'),
+    ([0.5], [(0.4, 0.6)], [0.0], 'not all 0'),
+  ],
+)
+def test_combined_interval_rejects(values, ends, weights, sentence):
+  with pytest.raises(ValueError, match=sentence):
+    intervals.combined_interval(values, ends, weights)

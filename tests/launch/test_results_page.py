@@ -8,7 +8,8 @@ import pathlib
 import pytest
 
 from jaxdefect import methods
-from launch import reproduce, results_csv, results_page, tables
+from launch import metric_rows, reproduce, results_csv, results_page, tables
+from launch.grid import Cell, Column, Table
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -133,3 +134,19 @@ def test_inventory_counts_runs_and_says_what_is_missing(tmp_path):
     if table.missing:
       assert lines[lines.index(line) + 1].strip() == table.missing
   assert all(bool(table.cells) != bool(table.missing) for table in tables.TABLES.values())
+
+
+def test_means_over_products_where_all_of_them_were_run():
+  cells = [Cell(row, name, '', {}) for row in ('all', 'one') for name in ('caps', 'tiles')]
+  table = Table('', '', 2, tuple(cells), (Column('AUROC', 'auroc'),), averaged='auroc')
+
+  def run(seed: int, auroc: float, n: int) -> dict:
+    ends = (auroc - 0.1, auroc + 0.05)
+    about = {'seed': seed, 'n': n, 'seconds': 60}
+    return {**about, 'metrics': {'auroc': auroc}, 'intervals': {'auroc': ends}}
+
+  runs = [[run(0, 0.9, 300), run(1, 0.8, 300)], [run(0, 0.7, 100)], [run(0, 0.9, 300)], []]
+  lines = metric_rows.lines(table, list(zip(cells, runs)))
+  # Seed 0 alone has both: 0.75 0.9 + 0.25 0.7, and 10 sqrt(0.75^2 + 0.25^2) below it.
+  assert lines[-1] == '| all | 85.0 [77.1, 89.0] | 80.0 [72.9, 83.5] | 1 |'
+  assert not any(line.startswith('| one | 9') for line in lines[-3:])
