@@ -62,6 +62,9 @@ def test_a_failed_one_is_named_with_its_log_and_no_other_starts(tmp_path):
 
 
 def test_cells_of_one_run_share_its_folder():
+  pytest.importorskip('jaxdefect.methods.contrastive_margin')
+  pytest.importorskip('jaxdefect.methods.patchcore')
+  pytest.importorskip('jaxdefect.methods.nearest_neighbor')  # it trains the features
   cells = tables.TABLES['B4'].cells
   first, *others = (reproduce._folders(cell, 0, pathlib.Path('runs')) for cell in cells)
   assert any(first == one for one in others)  # k = 1 and k = 3 of one network
