@@ -5,19 +5,24 @@ ONNX file (by onnxruntime).
 
 Writes OUT/predictions.csv, OUT/predictions.json and, per picture, OUT/overlays/<name>.png: the
 evidence for the predicted class on the run's one colour scale, the boxes that a detector found, or
-the map of an anomaly method (and OUT/maps/<name>.npy, its raw values). --nooverlays leaves them
-out; --false_alarm_rate=0.01 sets another threshold for an anomaly method.
+the map of an anomaly method (and OUT/maps/<name>.npy, its raw values); of part.jpg beside part.png
+they are called part.jpg.png and part.png.png. --nooverlays leaves them out;
+--false_alarm_rate=0.01 sets another threshold for an anomaly method.
 """
 
+import collections
 import csv
 import json
 import pathlib
 import shutil
+from collections.abc import Sequence
 
+import numpy as np
 from absl import flags
 
 from jaxdefect import data
 from jaxdefect.data import decode
+from jaxdefect.explain import overlays
 from launch import command, experiment, exported_run, finished_run, tasks
 
 
@@ -64,11 +69,28 @@ def main(values: flags.FlagValues) -> None:
     with open(partial / 'predictions.csv', 'w', newline='') as file:
       csv.writer(file).writerows(task.flat(rows, run.fitted.classes))
     if values.overlays:
-      task.draw(partial / 'overlays', run, source, batches, rows)
+      stems = _stems(source.names)
+      for place, picture, raw in task.draw(run, source, batches, rows):
+        overlays.save(_made(partial / 'overlays' / f'{stems[place]}.png'), picture)
+        if raw is not None:
+          np.save(_made(partial / 'maps' / f'{stems[place]}.npy'), raw)
     partial.replace(out)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
   print(f'{len(rows)} pictures: {out / "predictions.csv"}')
+
+
+def _stems(names: Sequence[str]) -> list[str]:
+  """The names without their endings, where that keeps them apart."""
+  stems = [str(pathlib.PurePath(name).with_suffix('')) for name in names]
+  count = collections.Counter(stems)
+  return [stem if count[stem] == 1 else name for stem, name in zip(stems, names)]
+
+
+def _made(path: pathlib.Path) -> pathlib.Path:
+  """The path, in a folder that there is."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  return path
 
 
 if __name__ == '__main__':

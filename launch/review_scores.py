@@ -1,9 +1,6 @@
 """From a run and some pictures to rows of the review queue."""
 
-import dataclasses
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +11,7 @@ from jaxdefect.contracts import RULES, VERDICTS, ClassScores, Fitted, Verdicts
 from jaxdefect.data import decode, split_record
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.evaluate import thresholds
+from jaxdefect.explain.overlays import save as save_picture
 from jaxdefect.review import Prediction, ranking
 from launch import experiment, finished_run, frozen, tasks, unseen
 
@@ -57,7 +55,9 @@ def score(
   priority = ranking.priority(margin, novelty, anomaly=anomaly, asked=asked)
   sums = split_record.pixel_sums(source, places)
   if overlays is not None:
-    _draw(run, source, batches, sums, tasks.of(predictions), overlays)
+    for place, picture, _ in tasks.of(predictions).draw(run, source, batches, []):
+      overlays.mkdir(parents=True, exist_ok=True)
+      save_picture(overlays / f'{sums[place]}.png', picture)
   rows: dict[str, Prediction] = {}
   for i, image in enumerate(sums):
     rows.setdefault(
@@ -75,19 +75,6 @@ def score(
       ),
     )
   return list(rows.values())
-
-
-def _draw(run, source, batches, sums, task, overlays: pathlib.Path) -> None:
-  with tempfile.TemporaryDirectory() as made:
-    named = dataclasses.replace(source, names=tuple(f'{i}.png' for i in range(len(source))))
-    task.draw(pathlib.Path(made), run, named, batches, [])
-    for name, image in zip(named.names, sums):
-      drawn = pathlib.Path(made) / name
-      if drawn.exists():
-        overlays.mkdir(parents=True, exist_ok=True)
-        partial = overlays / f'{image}.partial'
-        shutil.copyfile(drawn, partial)
-        partial.replace(overlays / f'{image}.png')
 
 
 def _decisions(

@@ -1,11 +1,14 @@
 """Five steps of a method, on one device or many: what the tests of parallel training compare.
 
-As a script, ``python parallel_run.py RANK COUNT PORT OUT.npz NAME...``, it is one of several
-processes that train each of the methods together in float64; process 0 writes.
+As a script, ``python parallel_run.py RANK COUNT PORT STARTS.pickle OUT.npz``, it is one of several
+processes that train methods together from the states that ``starts`` gave; process 0 writes.
 """
 
 import functools
+import pathlib
+import pickle
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -45,7 +48,13 @@ WAYS = {
 
 
 def train(
-  name: str, way: str, devices: int, *, views: bool = False, transform: Any = 'shard_map'
+  name: str,
+  way: str,
+  devices: int,
+  *,
+  state: Any = None,
+  views: bool = False,
+  transform: Any = 'shard_map',
 ) -> dict[str, np.ndarray]:
   """Trains a small method of that name; of several processes each takes its share of the rows.
 
@@ -53,33 +62,19 @@ def train(
     name: of the method.
     way: of ``WAYS``.
     devices: over all processes.
+    state: to start from, of ``start``; None makes it.
     views: whether the method draws random views of its images, where it has any.
     transform: of ``parallel.layout``.
 
   Returns:
     The loss of every step as ``'loss'``, and the parameters by name.
   """
-  # Importing the tests makes arrays, and processes must know each other before.
-  from tests.method_settings import SMALL, VIEWS
-
-  dtype, optimizer, _ = WAYS[way]
-  with jax.enable_x64(dtype == jnp.float64), mock.patch.object(*SCANNED):
-    settings = {**SMALL[name], 'optimizer': optimizer, 'dtype': dtype}
-    if views and name in VIEWS:
-      settings['augmentation'] = VIEWS[name]
-    if name in EPISODIC:  # one after the other: eight side by side take minutes to compile
-      settings['accumulate'] = TASKS // devices
-    method = methods.load(name)(**settings, axis_name=parallel.axis_name(devices))
-    key = jax.random.key(0)
-    state = jax.jit(lambda key: method.init(key, spec(name)))(key)
-    state = jax.tree.map(
-      lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state
-    )
-    if name in ANOMALY:
-      state = method.prepare(key, state, References(('good',), [training_batch(name)]))
-
+  state = start(name, way) if state is None else state
+  with jax.enable_x64(WAYS[way].dtype == jnp.float64), mock.patch.object(*SCANNED):
+    method = _method(name, way, devices, views)
     on = parallel.layout(devices, transform=transform)
     step = parallel.compile_step(method.step, on)
+    key = jax.random.key(0)
     state, found = parallel.replicate(state, on), []
     for number in range(STEPS):
       state, scalars = step(key, state, parallel.shard(share(batch(name, number)), on))
@@ -90,6 +85,39 @@ def train(
     leaves = jax.tree_util.tree_leaves_with_path(parallel.unreplicate(state, on).params)
     named = {jax.tree_util.keystr(p, simple=True, separator='/'): np.asarray(x) for p, x in leaves}
     return {'loss': np.asarray(found), **named}
+
+
+@functools.cache
+def start(name: str, way: str) -> Any:
+  """The state that all begin with; compiling ``init`` is a quarter of what a training compiles."""
+  dtype = WAYS[way].dtype
+  with jax.enable_x64(dtype == jnp.float64), mock.patch.object(*SCANNED):
+    method, key = _method(name, way, 1, False), jax.random.key(0)
+    state = jax.jit(lambda key: method.init(key, spec(name)))(key)
+    state = jax.tree.map(
+      lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state
+    )
+    if name in ANOMALY:
+      state = method.prepare(key, state, References(('good',), [training_batch(name)]))
+    return jax.device_get(state)
+
+
+def starts(names: Sequence[str]) -> bytes:
+  """What other processes begin with."""
+  return pickle.dumps({(name, way): start(name, way) for name in names for way in WAYS})
+
+
+def _method(name: str, way: str, devices: int, views: bool) -> Any:
+  # Importing the tests makes arrays, and processes must know each other before.
+  from tests.method_settings import SMALL, VIEWS
+
+  dtype, optimizer, _ = WAYS[way]
+  settings = {**SMALL[name], 'optimizer': optimizer, 'dtype': dtype}
+  if views and name in VIEWS:
+    settings['augmentation'] = VIEWS[name]
+  if name in EPISODIC:  # one after the other: eight side by side take minutes to compile
+    settings['accumulate'] = TASKS // devices
+  return methods.load(name)(**settings, axis_name=parallel.axis_name(devices))
 
 
 def batch(name: str, number: int) -> dict:
@@ -113,8 +141,8 @@ if __name__ == '__main__':
   rank, count, port = map(int, sys.argv[1:4])
   jax.distributed.initialize(f'localhost:{port}', count, rank)
   trained = {}
-  for name in sys.argv[5:]:
-    result = train(name, 'float64', len(jax.devices()))
-    trained |= {f'{name}|{key}': value for key, value in result.items()}
+  for (name, way), state in pickle.loads(pathlib.Path(sys.argv[4]).read_bytes()).items():
+    result = train(name, way, len(jax.devices()), state=state)
+    trained |= {f'{name}|{way}|{key}': value for key, value in result.items()}
   if rank == 0:
-    np.savez(sys.argv[4], **trained)
+    np.savez(sys.argv[5], **trained)

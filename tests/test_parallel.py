@@ -45,7 +45,9 @@ def test_pmap_trains_as_one(name):
 @pytest.fixture(scope='module')
 def two_processes(tmp_path_factory):
   """Methods trained by two processes with two devices each."""
-  path = tmp_path_factory.mktemp('processes') / 'trained.npz'
+  folder = tmp_path_factory.mktemp('processes')
+  given, path = folder / 'starts.pickle', folder / 'trained.npz'
+  given.write_bytes(parallel_run.starts(GRADIENT))
   with socket.socket() as free:
     free.bind(('localhost', 0))
     port = free.getsockname()[1]
@@ -56,7 +58,7 @@ def two_processes(tmp_path_factory):
   }
   running = [
     subprocess.Popen(
-      [sys.executable, str(script), str(rank), '2', str(port), str(path), *GRADIENT],
+      [sys.executable, str(script), str(rank), '2', str(port), str(given), str(path)],
       env=environment,
     )
     for rank in range(2)
@@ -68,7 +70,9 @@ def two_processes(tmp_path_factory):
 
 @pytest.mark.parametrize('name', GRADIENT)
 def test_two_processes_train_as_one(name, two_processes):
-  """In float64 alone: what a process adds, its rows and its way of summing, knows no precision."""
-  start = f'{name}|'
-  found = {key.removeprefix(start): v for key, v in two_processes.items() if key.startswith(start)}
-  assert_alike(name, 'float64', found)
+  for way in parallel_run.WAYS:
+    start = f'{name}|{way}|'
+    found = {
+      key.removeprefix(start): v for key, v in two_processes.items() if key.startswith(start)
+    }
+    assert_alike(name, way, found)

@@ -264,7 +264,7 @@ class Store:
       Conflict: it has a verdict already, or is not known.
     """
     with self._writing():
-      row = self._db.execute('SELECT model FROM queue WHERE image = ?', (image,)).fetchone()
+      row = self._db.execute('SELECT model, missed FROM queue WHERE image = ?', (image,)).fetchone()
       if row is None:
         standing = self._standing(image)
         if standing is None:
@@ -279,11 +279,12 @@ class Store:
       ).lastrowid
       assert number is not None
       self._db.execute('DELETE FROM queue WHERE image = ?', (image,))
-      self._note(reviewer, 'judged', image=image, label=label, said=said, verdict=number)
+      how = {'label': label, 'said': said, 'missed': bool(row['missed'])}
+      self._note(reviewer, 'judged', image=image, verdict=number, **how)
       return number
 
   def undo(self, *, reviewer: str) -> Verdict:
-    """Takes back the reviewer's last verdict that stands; the picture is queued again."""
+    """Takes back the reviewer's last verdict that stands; the picture is queued as it was."""
     with self._writing():
       row = self._db.execute(
         'SELECT id FROM verdicts WHERE reviewer = ? AND undone = 0 ORDER BY id DESC LIMIT 1',
@@ -298,11 +299,17 @@ class Store:
         (one.image,),
       ).fetchone()
       self._db.execute(
-        'INSERT INTO queue (image, model, missed, priority) VALUES (?, ?, 0, ?)',
-        (one.image, last['model'], last['priority']),
+        'INSERT INTO queue (image, model, missed, priority) VALUES (?, ?, ?, ?)',
+        (one.image, last['model'], self._was_missed(row['id']), last['priority']),
       )
       self._note(reviewer, 'undone', verdict=row['id'], image=one.image)
       return one
+
+  def _was_missed(self, verdict: int) -> bool:
+    """Whether the picture of a verdict was known as a miss; the queue forgets it, the audit not."""
+    rows = self._db.execute("SELECT details FROM audit WHERE what = 'judged' ORDER BY id DESC")
+    judged = (json.loads(row['details']) for row in rows)
+    return next((one.get('missed', False) for one in judged if one['verdict'] == verdict), False)
 
   def verdicts(self, *, standing: bool = True) -> list[Verdict]:
     """All verdicts, oldest first; with ``standing`` without those that were taken back."""

@@ -12,7 +12,7 @@ A task names its ``EVALUATOR`` (whose ``READS`` says which predictions it takes)
 - ``table(run, predictions, seen, source)``: the rows of predictions.json, one per picture,
 - ``flat(rows, classes)``: the same as lines of predictions.csv, the header first,
 - ``overlay(run, picture, predictions, row)``: the only prediction drawn into its picture, or None,
-- ``draw(folder, run, source, batches, rows)``: one PNG per picture,
+- ``draw(run, source, batches, rows)``: yields a ``drawn.Drawn`` per picture,
 - where predictions are large, ``reduce(predictions)``: what the functions above need of them.
 """
 

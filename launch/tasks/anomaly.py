@@ -1,6 +1,5 @@
 """How far a picture is from good parts: what ``AnomalyMaps`` are turned into."""
 
-import pathlib
 import resource
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from jaxdefect.contracts import AnomalyMaps
 from jaxdefect.evaluate import anomaly, region_overlap, thresholds
 from jaxdefect.explain import anomaly_figures, overlays
 from jaxdefect.explain.anomaly_sections import Gallery
+from launch.tasks.drawn import Drawn
 
 EVALUATOR = anomaly
 HEADLINES = ('auroc', 'average_precision', 'false_alarm_rate', 'miss_rate')
@@ -239,8 +239,8 @@ def overlay(run: Any, picture: np.ndarray, predictions: Any, row: dict) -> np.nd
   return calibrated_overlay(picture, np.asarray(predictions.maps[0]), run.fitted.calibration)
 
 
-def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[dict]) -> None:
-  """The map over each picture on the run's one colour scale, and beside ``folder`` the raw maps."""
+def draw(run: Any, source: Any, batches: Any, rows: list[dict]) -> Iterator[Drawn]:
+  """The map over each picture on the run's one colour scale, and the raw map."""
   del rows
   for batch in batches:
     maps = np.asarray(run.predict(batch).maps)
@@ -249,9 +249,4 @@ def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[d
     for row in np.flatnonzero(batch['valid']):
       place = int(batch['index'][row])
       picture = calibrated_overlay(source.read(place), maps[row], run.fitted.calibration)
-      target = (folder / source.names[place]).with_suffix('.png')
-      raw = (folder.parent / 'maps' / source.names[place]).with_suffix('.npy')
-      for path in (target, raw):
-        path.parent.mkdir(parents=True, exist_ok=True)
-      overlays.save(target, picture)
-      np.save(raw, maps[row])
+      yield Drawn(place, picture, maps[row])

@@ -1,6 +1,6 @@
 """Boxes in a picture: what ``Detections`` are turned into."""
 
-import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxdefect import data
 from jaxdefect.evaluate import average_precision, detection_mistakes
-from jaxdefect.explain import detection_figures, detections, overlays, plots, sampling_points
+from jaxdefect.explain import detection_figures, detections, plots, sampling_points
+from launch.tasks.drawn import Drawn
 
 EVALUATOR = average_precision
 HEADLINES = ('map50', 'map', 'recall_at_1_fp')
@@ -142,12 +143,10 @@ def overlay(run: Any, picture: np.ndarray, predictions: Any, row: dict) -> np.nd
   )
 
 
-def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[dict]) -> None:
-  """The boxes that were found, one PNG per picture."""
+def draw(run: Any, source: Any, batches: Any, rows: list[dict]) -> Iterator[Drawn]:
+  """The boxes that were found, in each picture."""
   del batches
   place = {name: i for i, name in enumerate(source.names)}
   for row in rows:
-    picture = overlay(run, source.read(place[row['image']]), None, row)
-    target = (folder / row['image']).with_suffix('.png')
-    target.parent.mkdir(parents=True, exist_ok=True)
-    overlays.save(target, picture)
+    at = place[row['image']]
+    yield Drawn(at, overlay(run, source.read(at), None, row))

@@ -2,7 +2,7 @@
 
 import functools
 import json
-import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from jaxdefect.evaluate import (
 )
 from jaxdefect.explain import gradcam, mistakes, overlays, plots
 from launch import experiment
+from launch.tasks.drawn import Drawn
 
 EVALUATOR = classification
 HEADLINES = ('accuracy', 'macro_f1', 'auroc')
@@ -173,8 +174,8 @@ def overlay(run: Any, picture: np.ndarray, predictions: Any, row: dict) -> np.nd
   return overlays.overlay(picture, np.asarray(maps[0]), ceiling=run.evidence_ceiling)
 
 
-def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[dict]) -> None:
-  """The evidence for the predicted class, one PNG per picture, on the run's one colour scale."""
+def draw(run: Any, source: Any, batches: Any, rows: list[dict]) -> Iterator[Drawn]:
+  """The evidence for the predicted class over each picture, on the run's one colour scale."""
   del rows
   for batch in batches:
     maps = run.evidence(batch)
@@ -185,6 +186,4 @@ def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[d
       picture = overlays.overlay(
         source.read(place), np.asarray(maps[row]), ceiling=run.evidence_ceiling
       )
-      target = (folder / source.names[place]).with_suffix('.png')
-      target.parent.mkdir(parents=True, exist_ok=True)
-      overlays.save(target, picture)
+      yield Drawn(place, picture)

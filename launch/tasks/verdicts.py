@@ -1,6 +1,6 @@
 """Reject, ask or pass: what ``Verdicts`` are turned into."""
 
-import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from jaxdefect.evaluate import anomaly, thresholds, verdicts
 from jaxdefect.explain import anomaly_figures, overlays
 from jaxdefect.explain.anomaly_sections import Gallery
 from launch.tasks import anomaly as anomaly_task
+from launch.tasks.drawn import Drawn
 
 EVALUATOR = verdicts
 HEADLINES = ('rejected', 'asked', 'miss_rate', 'false_reject_rate', 'false_review_rate')
@@ -182,7 +183,7 @@ def overlay(run: Any, picture: np.ndarray, predictions: Any, row: dict) -> np.nd
   return anomaly_task.overlay(run, picture, predictions.anomaly, row)
 
 
-def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[dict]) -> None:
+def draw(run: Any, source: Any, batches: Any, rows: list[dict]) -> Iterator[Drawn]:
   """The anomaly map over each picture, on the run's one colour scale."""
   del rows
   for batch in batches:
@@ -191,9 +192,7 @@ def draw(folder: pathlib.Path, run: Any, source: Any, batches: Any, rows: list[d
       return  # the method does not say where
     for row in np.flatnonzero(batch['valid']):
       place = int(batch['index'][row])
-      target = (folder / source.names[place]).with_suffix('.png')
-      target.parent.mkdir(parents=True, exist_ok=True)
-      overlays.save(
-        target,
-        anomaly_task.calibrated_overlay(source.read(place), maps[row], run.fitted.calibration),
+      calibration = run.fitted.calibration
+      yield Drawn(
+        place, anomaly_task.calibrated_overlay(source.read(place), maps[row], calibration)
       )

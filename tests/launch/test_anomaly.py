@@ -113,6 +113,17 @@ def test_predict_writes_verdicts_overlays_and_raw_maps(run, tmp_path):
   assert list(lines[0]) == ['image', 'verdict', 'score', 'threshold', 'p_value']
 
 
+def test_predict_keeps_pictures_apart_that_differ_by_their_ending(run, tmp_path):
+  write_pictures(tmp_path / 'new', range(30, 32))
+  with Image.open(tmp_path / 'new' / '30.png') as picture:
+    picture.save(tmp_path / 'new' / '30.bmp')
+  out = tmp_path / 'out'
+  predict.main(flag_values(predict.define, workdir=run, images=tmp_path / 'new', out=out))
+  for folder, ending in (('overlays', 'png'), ('maps', 'npy')):
+    names = sorted(path.name for path in (out / folder).iterdir())
+    assert names == [f'30.bmp.{ending}', f'30.png.{ending}', f'31.{ending}']
+
+
 def test_threshold_changes_after_training(run, tmp_path):
   found = {}
   for rate in (None, 0.5):

@@ -62,6 +62,18 @@ def test_a_verdict_takes_a_picture_out_and_undo_brings_it_back(store):
     store.undo(reviewer='anna')
 
 
+def test_a_known_miss_comes_back_as_one(store):
+  store.predict(1, [prediction('a', priority=0.1)], who='line', missed=True)
+  store.predict(1, [prediction('b', priority=0.9)], who='line')
+  for image in ('a', 'b'):
+    store.judge(image, 'bent', reviewer='anna')
+    store.undo(reviewer='anna')
+  assert [(one.prediction.image, one.missed) for one in store.queue(limit=9)] == [
+    ('a', True),
+    ('b', False),
+  ]
+
+
 def test_two_reviewers_on_one_picture(store, tmp_path):
   store.predict(1, [prediction('a')], who='line')
   with Store(tmp_path / 'review.sqlite') as other:
