@@ -7,7 +7,7 @@ import jax
 
 from jaxdefect.contracts import AnomalyMaps, Batch, Fitted, References, Verdicts
 from jaxdefect.evaluate import cross_calibration, thresholds
-from launch import experiment
+from launch import checks, experiment
 
 
 def anomaly_part(predict: Callable[..., Any]) -> Callable[..., AnomalyMaps]:
@@ -45,16 +45,16 @@ def calibrate(
     return fitted
   rate, groups = settings.false_alarm_rate, made.split.groups(made.source)
   if settings.kind == 'split':
-    parts = experiment.good_images(made.source, made.split.validation)
+    parts = checks.good_images(made.source, made.split.validation)
     held = experiment.eval_batches(made.config, made.source, parts, fitted.classes)
     return thresholds.calibrate(
       anomaly_part(made.method.predict), fitted, held, false_alarm_rate=rate, groups=groups
     )
   steps = made.config.steps
-  if experiment.anomaly_beside_a_head(
+  if checks.anomaly_beside_a_head(
     made.config
   ):  # that part takes no steps, and knows good parts alone
-    parts = experiment.good_images(made.source, made.split.train)
+    parts = checks.good_images(made.source, made.split.train)
     batches = experiment.eval_batches(made.config, made.source, parts, fitted.classes)
     known, steps = References(fitted.classes, batches), 0
   return cross_calibration.calibrate(

@@ -205,7 +205,7 @@ def load_config(path: str) -> ConfigDict:
 def config(values: flags.FlagValues) -> ConfigDict:
   """The config that ``--config`` named, overrides applied."""
   if values.config is None:
-    raise ValueError('--config=FILE is needed, for example configs/contrastive_margin_synthetic.py')
+    raise ValueError('--config=NAME is needed, for example --config=contrastive_margin_synthetic')
   return values.config
 
 

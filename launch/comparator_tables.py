@@ -61,7 +61,9 @@ TABLES: dict[str, Table] = {
     'rolled-in scale; crazing, scratches and pitted surface are told apart by one reference each, '
     "mean over 100 random choices. The Siamese paper's published notebook counts pairs, same or "
     'different, of which a coin gets half right: its 92.55 and 83.22 may be no accuracies over '
-    "classes. CASI-Net's layers are not known here, so its row is no reproduction.",
+    "classes. CASI-Net's layers are not known here, so its row is no reproduction. Rows above "
+    "their paper's figure are not so by copies, each group of which is on one side; NEU is an easy "
+    'set at these shares, as the rows of B2 say.',
     1,
     (
       *(

@@ -17,8 +17,8 @@ from jaxdefect import data, methods, optim, train
 from jaxdefect.contracts import DataSpec, Method, References
 from jaxdefect.data import batching, box_splits, episodes, hold_out, leakage, splits
 from jaxdefect.data.good_parts import GOOD
-from jaxdefect.evaluate import thresholds
 from jaxdefect.train import parallel
+from launch import checks
 
 _NOT_FOR_SOURCE = ('name', 'image_size', 'interpolation', 'max_boxes', 'hold_out')
 
@@ -215,36 +215,9 @@ def build(config: ConfigDict, seed: int, *, split_file: pathlib.Path | None = No
   pretrained, pretrained_source = load_pretrained(config)
   if pretrained is not None:  # what does not fit is said before a file is written
     jax.eval_shape(lambda key: method.init(key, spec, pretrained), jax.random.key(0))
-  check_calibration(config, source, split)
+  checks.classes(config, classes)
+  checks.calibration(config, source, split)
   return Experiment(config, source, split, spec, method, pretrained, pretrained_source, tasks)
-
-
-def check_calibration(config: ConfigDict, source: data.Source, split: splits.Split) -> None:
-  """Refuses, before anything is trained, thresholds that there are too few good parts for."""
-  settings = config.get('calibration')
-  if settings is None:
-    return
-  if settings.kind not in ('split', 'cross'):
-    raise ValueError(f'calibration.kind is {settings.kind!r}; it can be split or cross')
-  if settings.kind == 'cross' and config.steps and not anomaly_beside_a_head(config):
-    raise ValueError(
-      "calibration.kind 'cross' is for methods without training, but steps is "
-      f"{config.steps}; use 'split', which holds good parts back"
-    )
-  held = good_images(source, split.validation if settings.kind == 'split' else split.train)
-  different = set(split.groups(source)[list(held)].tolist())
-  thresholds.check_enough(len(different), settings.false_alarm_rate)
-
-
-def anomaly_beside_a_head(config: ConfigDict) -> bool:
-  """Whether the method has an anomaly method, which takes no steps, beside a supervised head."""
-  return 'anomaly' in config.method
-
-
-def good_images(source: data.Source, indices: Any) -> tuple[int, ...]:
-  """Those of ``indices`` that are good parts."""
-  good = source.class_number(GOOD)
-  return tuple(int(i) for i in indices if source.labels[i] == good)
 
 
 def load_tasks(config: ConfigDict, key: str, *, target: str = '') -> dict[str, data.Source]:

@@ -49,7 +49,8 @@ class Drawing:
       also = f', {validation} for validation' if validation else ''
       raise ValueError(
         f'Class {name!r} of {self.source.name} has {total} images{copies}, '
-        f'but {number} are needed: {purpose}{also} and at least 1 more.'
+        f'but {number} are needed: {purpose}{also} and at least 1 more to test with; ask for fewer '
+        'or add images.'
       )
 
   def take(self, name: str, number: int) -> list[int]:

@@ -63,7 +63,7 @@ def few_shot(
   drawing = Drawing(source, seed, groups)
   needed = per_class + validation_per_class + 1
   for name in source.classes:
-    drawing.require(name, needed, f'{per_class} for training', validation_per_class)
+    drawing.require(name, needed, f'{per_class} for training (per_class)', validation_per_class)
   train = [i for name in source.classes for i in drawing.take(name, per_class)]
   validation = [i for name in source.classes for i in drawing.take(name, validation_per_class)]
   test = limit(source, drawing.rest(source.classes), max_test)
@@ -305,7 +305,7 @@ def few_defects(
       )
   others = [name for name in source.classes if name != GOOD]
   for name in others:
-    drawing.require(name, per_class + 1, f'{per_class} for training', 0)
+    drawing.require(name, per_class + 1, f'{per_class} for training (per_class)', 0)
   parts['train'] += [i for name in others for i in drawing.take(name, per_class)]
   test = limit(source, drawing.rest(source.classes), max_test)
   settings = {'train': train, 'per_class': per_class, 'validation': validation}

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import sys
 
 import numpy as np
@@ -58,6 +59,8 @@ def test_training_input(pictures, tmp_path, monkeypatch, capsys):
   assert str(tmp_path / 'empty') in said(data=tmp_path / 'empty')
   assert 'data.dir is not set' in said(data='')
   assert "'bent'" in said('--config.split.per_class=6')
+  shutil.copytree(pictures / 'good', tmp_path / 'one' / 'good')
+  assert "one alone, 'good'; put the pictures of each class" in said(data=tmp_path / 'one')
   assert "did you mean 'steps'" in said('--config.step=3')
   assert "did you mean 'method.backbone'" in said('--config.method.backbon=resnet18')
   assert 'nowhere.py' in said(config='nowhere.py')
