@@ -38,7 +38,10 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
   define(values)
   debug = bool(os.environ.get('JAXDEFECT_DEBUG'))
   if {'--help', '-help', '-h'} & set(sys.argv[1:]):
-    print(f'{(sys.modules["__main__"].__doc__ or "").strip()}\n\nFlags:')
+    text = (sys.modules['__main__'].__doc__ or '').strip()
+    if (CONFIGS.parent / '__main__.py').is_file():  # inside of the package: a wheel
+      text = text.replace('python -m launch.', 'jaxdefect ')
+    print(f'{text}\n\nFlags:')
     for name in values:
       print(f'  --{name}: {values[name].help} (default: {values[name].default})')
     return

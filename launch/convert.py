@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jaxdefect.data import decode
+from jaxdefect.data import decode, splits
 from jaxdefect.evaluate import runner
 from launch import command, experiment, finished_run, tasks
 from launch.versions import versions
@@ -192,7 +192,9 @@ class _Check:
 
   def __init__(self, run: finished_run.Finished, limit: int):
     self._run = run
-    self._source, split = experiment.read_split(run.directory, run.config)
+    # With what was held out since: nothing is trained here.
+    self._source = experiment.load_whole(run.config.data)
+    split = splits.read(run.directory / 'split.json', self._source)
     self._training = split.train
     self._indices = _spread(split.test or split.validation or split.train, limit)
     if not self._indices:

@@ -82,6 +82,8 @@ def main(values: flags.FlagValues) -> None:
     settings['repeats'] = values.repeats
   if values.pair_limit:
     settings['pair_limit'] = values.pair_limit
+  path = experiment.hold_out_file(config.data)
+  held_before = path.exists()
   result = run(
     config,
     directory,
@@ -97,6 +99,8 @@ def main(values: flags.FlagValues) -> None:
     print(f'{name}: {value:.4f} [{low:.4f}, {high:.4f}]')
   for sentence in result['warnings']:
     print(f'note: {sentence}')
+  if path.exists() and not held_before:
+    print(f'wrote {path}: what it names trains nothing from now on; train older runs anew')
   print(f'report: {directory / "report.html"}')
 
 

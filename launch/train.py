@@ -153,6 +153,7 @@ def main(values: flags.FlagValues) -> None:
     coordinator=values.coordinator, count=values.processes, index=values.process
   )
   directory = pathlib.Path(values.workdir or f'runs/{command.config_name()}')
+  finished = (directory / 'report.json').exists()
   result = train_seeds(config, directory)
   if not result:
     return  # the writer says the rest
@@ -163,6 +164,8 @@ def main(values: flags.FlagValues) -> None:
   if 'floor' in result:
     floor = result['floor']
     print(f'{floor["name"]}: accuracy {floor["metrics"]["accuracy"]:.4f}')
+  if finished:
+    print(f'{directory} was finished before; another --workdir trains anew')
   print(f'report: {directory / "report.html"}')
 
 

@@ -33,7 +33,7 @@ def require(directory: pathlib.Path, config: ConfigDict) -> None:
     if seen:
       raise ValueError(
         f'{directory} was trained on {len(seen)} of the {number} pictures that {path} holds out, '
-        f'{seen[0]} among them; train it anew'
+        f'{seen[0]} among them; train anew in another --workdir'
       )
 
 
@@ -46,7 +46,7 @@ def read_split(directory: pathlib.Path, config: ConfigDict) -> tuple[data.Source
     if lost:
       raise ValueError(
         f'{len(lost)} of the test pictures of {directory} were set aside after it was trained and '
-        f'are in {path} now, {lost[0]} among them; train it anew'
+        f'are in {path} now, {lost[0]} among them; train anew in another --workdir'
       )
   return experiment.read_split(directory, config)
 

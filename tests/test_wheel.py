@@ -44,6 +44,9 @@ def test_wheel_trains_and_predicts_far_from_the_checkout(built, tmp_path):
   assert json.loads((tmp_path / 'mine' / 'report.json').read_text())['metrics']['accuracy'] >= 0
   listed = run(built, cwd=tmp_path)
   assert '  train           Trains, evaluates and reports' in listed.stdout
+  explained = run(built, 'train', '--help', cwd=tmp_path).stdout
+  assert 'jaxdefect train --config=FILE' in explained
+  assert 'python -m launch' not in explained
   versions = json.loads((tmp_path / 'mine' / 'report.json').read_text())['versions']
   assert versions['jaxdefect']
 

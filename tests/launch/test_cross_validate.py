@@ -14,7 +14,7 @@ from jaxdefect.contracts import AnomalyMaps, ClassScores, Verdicts
 from jaxdefect.data import folds, hold_out
 from jaxdefect.data.samples import Samples
 from jaxdefect.data.sources import synthetic_tasks
-from launch import adapt, command, cross_validate, evaluate, experiment, frozen, train
+from launch import adapt, command, convert, cross_validate, evaluate, experiment, frozen, train
 from launch.frozen_folds import ViewFolds
 from launch.trained_folds import TrainedFolds, positive_scores
 
@@ -205,6 +205,27 @@ def test_made_data_need_a_file_for_the_hold_out(tmp_path, monkeypatch):
   assert held.images.keys().isdisjoint(experiment.load_source(config.data).names)
   again = cross_validate.run(config, tmp_path / 'again', **settings)
   assert again['hold_out'] == result['hold_out']
+
+
+def test_a_finished_run_is_converted_though_its_pictures_are_held_out_now(
+  pictures, tmp_path, monkeypatch, capsys
+):
+  config = folder_config(pictures)
+  flags = [f'--config={CONFIG}', f'--config.data.dir={pictures}', f'--workdir={tmp_path / "run"}']
+  monkeypatch.setattr(sys, 'argv', ['launch', *flags])
+  command.run(train.define, train.main)
+  split = json.loads((tmp_path / 'run' / 'split.json').read_text())
+  source = experiment.load_source(config.data)
+  held = [source.names.index(next(iter(split[part]))) for part in ('train', 'test')]
+  hold_out.write(pictures / 'hold_out.json', hold_out.make(source, held, seed=0))
+  convert.convert(tmp_path / 'run', tmp_path / 'exported', targets=('torch',))
+  assert (tmp_path / 'exported' / 'model.safetensors').exists()
+  # Scored it is not; and the command that trained it says that it is finished.
+  text = sentence(evaluate, [f'--workdir={tmp_path / "run"}'], monkeypatch, capsys)
+  assert 'train anew in another --workdir' in text
+  monkeypatch.setattr(sys, 'argv', ['launch', *flags])
+  command.run(train.define, train.main)
+  assert 'run was finished before; another --workdir trains anew' in capsys.readouterr().out
 
 
 def test_a_second_hold_out_would_let_the_first_one_train(pictures, tmp_path):
