@@ -46,10 +46,8 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
       print(f'  --{name}: {values[name].help} (default: {values[name].default})')
     return
   try:
-    train.keep_freed_memory()
-    ynnpack.leave_convolutions_to_eigen()
+    prepare()
     _parse(define, values)
-    remember_compilations()
     main(values)
   except BrokenPipeError:  # whoever reads has seen enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,6 +77,13 @@ def _leave(code: int):
   if jax.distributed.is_initialized():
     train.processes.leave(code)  # the others would be waited for
   sys.exit(code)
+
+
+def prepare() -> None:
+  """What a process does before JAX computes anything."""
+  train.keep_freed_memory()
+  ynnpack.leave_convolutions_to_eigen()
+  remember_compilations()
 
 
 def remember_compilations() -> None:

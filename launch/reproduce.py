@@ -2,7 +2,7 @@
 
 Each cell and seed is a run of launch.train below --workdir; a finished one is not run again, an
 interrupted one goes on. With --jobs several run at a time, as far as the memory allows, each on its
-share of the cores and with its output in <workdir>/logs/. The figures are kept in
+share of the cores and with its output below <workdir>/logs/. The figures are kept in
 docs/results/<table>/, and docs/results.md and results.csv are rendered from those files alone:
 --render does only that (and docs/parameters.md, which is counted, docs/performance.md with its
 pictures, from benchmarks/results/, and the scores in README.md and on other pages), --check fails
@@ -266,7 +266,7 @@ def _run_tables(values: flags.FlagValues) -> None:
       side_by_side.Task(
         name,
         _folders(*one[1:], runs),
-        runs / 'logs' / f'{results_page.path(runs, *one).stem}.log',
+        results_page.path(runs / 'logs', *one).with_suffix('.log'),
         (*one, docs, runs),
       )
       for name, one in todo.items()

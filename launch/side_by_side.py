@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from jaxdefect import train
-from jaxdefect.models import ynnpack
 from launch import command
 
 SETTLE = 30.0  # s
@@ -124,7 +122,5 @@ def _work(work: Callable[..., None], task: Task, slot: int, at_once: int) -> Non
   with task.log.open('a') as log:
     for stream in (sys.stdout, sys.stderr):
       os.dup2(log.fileno(), stream.fileno())
-    train.keep_freed_memory()
-    ynnpack.leave_convolutions_to_eigen()
-    command.remember_compilations()
+    command.prepare()
     work(*task.arguments)

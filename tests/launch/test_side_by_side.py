@@ -113,4 +113,4 @@ def test_figures_of_a_table_arrive_on_the_page(run, tmp_path, monkeypatch, capsy
   assert json.loads(path.read_text())['metrics']
   assert 'R1' in (tmp_path / 'docs' / 'results.csv').read_text()
   said = capsys.readouterr().out
-  assert f'R1 {cells[0].row}, {cells[0].column}, seed 0: started, see ' in said
+  assert f'R1 {cells[0].row}, {cells[0].column}, seed 0: started, see {tmp_path}/logs/R1/' in said
