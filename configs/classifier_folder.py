@@ -65,7 +65,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.devices = 1
 
   c.log_every = 10
-  c.checkpoint_every = 100
+  c.checkpoint_every = 25
   c.evaluate_every = 0
   c.best = ''
   c.pictures = 12

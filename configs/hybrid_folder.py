@@ -85,7 +85,7 @@ def get_config(variant: str = '') -> ConfigDict:
   c.devices = 1
 
   c.log_every = 10
-  c.checkpoint_every = 150
+  c.checkpoint_every = 25
   c.evaluate_every = 0
   c.best = ''
   c.pictures = 12

@@ -63,8 +63,9 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
       traceback.print_exc()
       train.processes.leave(1)  # the others would be waited for
     raise
-  except KeyboardInterrupt:
-    print('\ninterrupted; the same command goes on where this one stopped', file=sys.stderr)
+  except KeyboardInterrupt as error:
+    said = str(error) or 'interrupted'
+    print(f'\n{said}; the same command goes on where this one stopped', file=sys.stderr)
     _leave(130)
 
 

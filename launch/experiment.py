@@ -18,7 +18,7 @@ from jaxdefect.contracts import DataSpec, Method, References
 from jaxdefect.data import batching, box_splits, episodes, hold_out, leakage, splits
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.train import parallel
-from launch import checks
+from launch import checks, command
 
 _NOT_FOR_SOURCE = ('name', 'image_size', 'interpolation', 'max_boxes', 'hold_out')
 
@@ -342,13 +342,26 @@ def write_config(config: ConfigDict, directory: pathlib.Path) -> None:
   path = directory / 'config.json'
   text = config.to_json(indent=1)
   if path.exists():
-    if _without_devices(path.read_text()) != _without_devices(text):
-      raise ValueError(f'{directory} holds a run of another config; choose another --workdir')
+    there, here = _without_devices(path.read_text()), _without_devices(text)
+    if there != here:
+      raise ValueError(
+        f'{directory} holds a run of another config ({_difference(there, here)}); '
+        'choose another --workdir'
+      )
     return
   directory.mkdir(parents=True, exist_ok=True)
   partial = path.with_suffix('.tmp')
   partial.write_text(text)
   partial.replace(path)
+
+
+def _difference(there: dict, here: dict) -> str:
+  """The first setting that differs: ``steps is 100 there and 200 here, and 2 more``."""
+  flat = [command.flatten(ConfigDict(one)) for one in (there, here)]
+  names = [name for name in flat[0] | flat[1] if flat[0].get(name) != flat[1].get(name)]
+  values = [repr(one[names[0]]) if names[0] in one else 'missing' for one in flat]
+  more = f', and {len(names) - 1} more' if len(names) > 1 else ''
+  return f'{names[0]} is {values[0]} there and {values[1]} here{more}'
 
 
 def _without_devices(text: str) -> dict:

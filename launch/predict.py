@@ -1,4 +1,4 @@
-"""Inspects a folder of pictures: python -m launch.predict --workdir=RUN --images=DIR --out=DIR.
+"""Inspects pictures: python -m launch.predict --workdir=RUN --images=DIR --out=DIR.
 
 --model=EXPORT in the place of --workdir runs what launch.convert wrote: a folder (by PyTorch) or an
 ONNX file (by onnxruntime).
@@ -8,6 +8,9 @@ evidence for the predicted class on the run's one colour scale, the boxes that a
 the map of an anomaly method (and OUT/maps/<name>.npy, its raw values); of part.jpg beside part.png
 they are called part.jpg.png and part.png.png. --nooverlays leaves them out;
 --false_alarm_rate=0.01 sets another threshold for an anomaly method.
+
+Pictures that cannot be read are left out and named, with the reason, in OUT/unreadable.csv; the
+exit code is then 1.
 """
 
 import collections
@@ -15,6 +18,7 @@ import csv
 import json
 import pathlib
 import shutil
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,7 +33,7 @@ from launch import command, experiment, exported_run, finished_run, tasks
 def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string('workdir', None, 'folder of a finished run', flag_values=values)
   flags.DEFINE_string('model', None, 'what launch.convert wrote, instead', flag_values=values)
-  flags.DEFINE_string('images', None, 'folder of pictures', flag_values=values)
+  flags.DEFINE_string('images', None, 'folder of pictures, or one', flag_values=values)
   flags.DEFINE_string('out', None, 'folder to write, must not exist yet', flag_values=values)
   flags.DEFINE_bool(
     'overlays', True, 'draw the evidence or the boxes into each picture', flag_values=values
@@ -52,7 +56,12 @@ def main(values: flags.FlagValues) -> None:
     run = exported_run.open_run(pathlib.Path(values.model), **rate)
   window = tuple(run.config.data.get('sixteen_bit_range', decode.FULL_RANGE))
   source = data.unlabelled(dir=values.images, sixteen_bit_range=window)
-  data.verify(source, range(len(source)))
+  damaged = data.unreadable(source, range(len(source)))
+  if len(damaged) == len(source):
+    first = next(iter(damaged.values()))
+    raise ValueError(f'None of the {len(source)} images can be read. {first}')
+  names = source.names
+  source = source.subset([i for i in range(len(source)) if i not in damaged])
   batches = experiment.eval_batches(run.config, source, range(len(source)), source.classes)
   if isinstance(run, exported_run.ExportedRun):
     predictions, seen = run.predict_pictures(source)
@@ -68,6 +77,10 @@ def main(values: flags.FlagValues) -> None:
     (partial / 'predictions.json').write_text(json.dumps(rows, indent=1) + '\n')
     with open(partial / 'predictions.csv', 'w', newline='') as file:
       csv.writer(file).writerows(task.flat(rows, run.fitted.classes))
+    if damaged:
+      with open(partial / 'unreadable.csv', 'w', newline='') as file:
+        lines = [[names[i], reason] for i, reason in damaged.items()]
+        csv.writer(file).writerows([['image', 'reason'], *lines])
     if values.overlays:
       stems = _stems(source.names)
       for place, picture, raw in task.draw(run, source, batches, rows):
@@ -78,6 +91,10 @@ def main(values: flags.FlagValues) -> None:
   finally:
     shutil.rmtree(partial, ignore_errors=True)
   print(f'{len(rows)} pictures: {out / "predictions.csv"}')
+  if damaged:
+    left = data.Note('pictures that cannot be read', tuple(names[i] for i in damaged))
+    print(f'error: {left}; the reasons are in {out / "unreadable.csv"}', file=sys.stderr)
+    sys.exit(1)
 
 
 def _stems(names: Sequence[str]) -> list[str]:

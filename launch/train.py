@@ -2,7 +2,8 @@
 
 Writes DIR/config.json, split.json, augmentation.png (random views of each class, where there are
 any), checkpoints/, metrics.jsonl, fitted.safetensors, report.json and report.html. A DIR that holds
-an unfinished run of the same config goes on where it stopped. With several seeds
+an unfinished run of the same config goes on where it stopped: Ctrl-C and SIGTERM write a checkpoint
+first, and --config.checkpoint_every says what a power cut may cost. With several seeds
 (--config.seeds='(0,1,2)') each gets DIR/seed_<n>/ and DIR/report.json their mean.
 
 --config.devices=8 trains on eight devices. Several processes, each with its own devices and all of
@@ -24,7 +25,7 @@ from jaxdefect.data import splits
 from jaxdefect.evaluate.seeds import aggregate
 from jaxdefect.explain import figures, report
 from jaxdefect.train.fit import check_arguments
-from launch import augmentation, calibration, command, experiment, reporting, tasks
+from launch import augmentation, calibration, command, experiment, reporting, stopping, tasks
 
 
 def train_seed(
@@ -68,18 +69,20 @@ def train_seed(
       splits.write(split_file, made.source, made.split)
 
   fit_started = time.monotonic()
-  state = train.fit(
-    made.method,
-    key_train,
-    made.spec,
-    stream,
-    directory=directory,
-    pretrained=made.pretrained,
-    references=experiment.references(config, made.source, made.split.train),
-    devices=config.devices,
-    progress=progress,
-    **settings,
-  )
+  with stopping.when_asked() as stop:
+    state = train.fit(
+      made.method,
+      key_train,
+      made.spec,
+      stream,
+      directory=directory,
+      pretrained=made.pretrained,
+      references=experiment.references(config, made.source, made.split.train),
+      devices=config.devices,
+      progress=progress,
+      stop=stop,
+      **settings,
+    )
   if not train.processes.is_writer():
     return {}
   if config.best:

@@ -5,7 +5,7 @@
 episodes.
 """
 
-from jaxdefect.data.batching import batch_spec, eval_batches, train_batches, verify
+from jaxdefect.data.batching import batch_spec, eval_batches, train_batches, unreadable, verify
 from jaxdefect.data.box_columns import BoxCounts, count_boxes
 from jaxdefect.data.episodes import episode_batches, episode_spec
 from jaxdefect.data.pools import Pools, task_pools
@@ -29,5 +29,6 @@ __all__ = [
   'task_pools',
   'train_batches',
   'unlabelled',
+  'unreadable',
   'verify',
 ]

@@ -26,7 +26,7 @@ from jaxdefect.data import decode
 from jaxdefect.data.box_columns import box_columns, class_places
 from jaxdefect.data.in_threads import each
 from jaxdefect.data.letterbox import letterbox
-from jaxdefect.data.source import Source
+from jaxdefect.data.source import Note, Source
 
 if TYPE_CHECKING:
   import grain
@@ -340,7 +340,7 @@ def eval_batches(
 
 
 def verify(source: Source, indices: Iterable[int], *, reference: bool = False) -> None:
-  """Decodes every image once, so that a damaged one is met before a long run.
+  """Decodes every image once, so that damaged ones are met before a long run.
 
   Args:
     source: the data set.
@@ -348,15 +348,40 @@ def verify(source: Source, indices: Iterable[int], *, reference: bool = False) -
     reference: whether to try the images' references too.
 
   Raises:
-    ValueError: the first image that cannot be read, by name.
+    ValueError: what is wrong with the first image that cannot be read, and the names of the others.
+  """
+  damaged = unreadable(source, indices, reference=reference)
+  if damaged:
+    first, *rest = damaged
+    others = Note('more images that cannot be read', tuple(source.names[i] for i in rest))
+    raise ValueError(damaged[first] + (f' {others}.' if rest else ''))
+
+
+def unreadable(
+  source: Source, indices: Iterable[int], *, reference: bool = False
+) -> dict[int, str]:
+  """Decodes every image once, and tells which cannot be read.
+
+  Args:
+    source: the data set.
+    indices: the images to try, places in ``source``.
+    reference: whether to try the images' references too.
+
+  Returns:
+    Place in ``source`` -> sentence that names the file and says why, in the order of ``indices``.
   """
 
-  def read(i: int) -> None:
-    source.read(int(i))
-    if reference:
-      source.annotations['reference'][int(i)]
+  def complaint(i: int) -> str:
+    try:
+      source.read(i)
+      if reference:
+        source.annotations['reference'][i]
+    except (ValueError, OSError) as error:
+      return str(error)
+    return ''
 
-  each(read, indices)
+  places = [int(i) for i in indices]
+  return {i: said for i, said in zip(places, each(complaint, places)) if said}
 
 
 def _labels(source: Source, indices: np.ndarray, classes: Sequence[str] | None) -> np.ndarray:

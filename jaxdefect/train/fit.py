@@ -34,6 +34,7 @@ def fit(
   devices: int = 1,
   progress: bool = True,
   tensorboard: bool = False,
+  stop: Callable[[], bool] | None = None,
 ) -> State:
   """Trains a method, or goes on with a run that was interrupted.
 
@@ -67,6 +68,8 @@ def fit(
       made with ``axis_name=parallel.AXIS_NAME``.
     progress: show a bar, or plain lines where there is no terminal.
     tensorboard: write TensorBoard event files too.
+    stop: asked after each step; True ends the run there, with a checkpoint where there is a
+      directory. Of several processes all must be told the same.
 
   Returns:
     The state after the last step, on one device.
@@ -75,6 +78,7 @@ def fit(
     ValueError: an argument, or what the directory holds, does not fit, or a batch has other shapes
       than the first one had (the step would be compiled again).
     FloatingPointError: a scalar, and with it the loss or the gradient, is not finite.
+    KeyboardInterrupt: ``stop`` was True before the last step.
   """
   check_arguments(
     steps=steps,
@@ -154,12 +158,15 @@ def fit(
         metrics = evaluate(parallel.unreplicate(state, on))
         metrics = {name: float(value) for name, value in metrics.items()}
         report.evaluation(done, metrics)
-      if store is not None and (metrics or _due(done, checkpoint_every, steps)):
+      stopped = stop is not None and done < steps and stop()
+      if store is not None and (metrics or stopped or _due(done, checkpoint_every, steps)):
         window, seconds = report.record()
         here = Position(position.key, stream.get_state(), window, seconds)
         store.save(
           parallel.unreplicate(state, on), to_json(here), metric=_best_metric(metrics, best)
         )
+      if stopped:
+        raise KeyboardInterrupt(f'stopped after step {done} of {steps}')
       finished = done == steps
     return parallel.unreplicate(state, on)
 

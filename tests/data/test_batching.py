@@ -157,6 +157,10 @@ def test_broken_image_stops_at_the_start(cache_bytes):
   with pytest.raises(ValueError, match=r'image 6\.png cannot be read'):
     data.verify(source, range(10))
   data.verify(source, [0, 1])
+  several = r'image 6\.png cannot be read.* more images that cannot be read: 2 \(2\.png, 3\.png\)'
+  with pytest.raises(ValueError, match=several):
+    data.verify(_source(broken=(2, 3, 6)), [6, 0, 2, 3])
+  assert list(data.unreadable(_source(broken=(6,)), range(10))) == [6]
   with pytest.raises(ValueError, match=r'image 6\.png cannot be read'):
     list(data.eval_batches(source, [6], batch_size=2, image_size=(4, 4)))
 

@@ -124,6 +124,34 @@ def test_predict_keeps_pictures_apart_that_differ_by_their_ending(run, tmp_path)
     assert names == [f'30.bmp.{ending}', f'30.png.{ending}', f'31.{ending}']
 
 
+def test_predict_finishes_what_can_be_read_and_names_the_rest(run, tmp_path, capsys):
+  write_pictures(tmp_path / 'new', range(30, 33))
+  for name in ('30.png', 'empty.png'):
+    (tmp_path / 'new' / name).write_bytes(b'')
+  out = tmp_path / 'out'
+  with pytest.raises(SystemExit) as exit_:
+    predict.main(flag_values(predict.define, workdir=run, images=tmp_path / 'new', out=out))
+  assert exit_.value.code == 1
+  assert 'cannot be read: 2 (30.png, empty.png)' in capsys.readouterr().err
+  with open(out / 'unreadable.csv') as file:
+    lines = list(csv.DictReader(file))
+  assert [line['image'] for line in lines] == ['30.png', 'empty.png']
+  assert all('no bytes' in line['reason'] for line in lines)
+  rows = json.loads((out / 'predictions.json').read_text())
+  assert [row['image'] for row in rows] == ['31.png', '32.png']
+  assert {path.name for path in (out / 'overlays').iterdir()} == {'31.png', '32.png'}
+
+  alone = {'images': tmp_path / 'new' / '31.png', 'out': tmp_path / 'one'}
+  predict.main(flag_values(predict.define, workdir=run, **alone))
+  assert json.loads((tmp_path / 'one' / 'predictions.json').read_text()) == rows[:1]
+  assert not (tmp_path / 'one' / 'unreadable.csv').exists()
+
+  none = {'images': tmp_path / 'new' / 'empty.png', 'out': tmp_path / 'none'}
+  with pytest.raises(ValueError, match=r'None of the 1 images can be read\. .*empty\.png'):
+    predict.main(flag_values(predict.define, workdir=run, **none))
+  assert not (tmp_path / 'none').exists()
+
+
 def test_threshold_changes_after_training(run, tmp_path):
   found = {}
   for rate in (None, 0.5):

@@ -109,7 +109,7 @@ def test_folder_of_another_run(pictures, tmp_path, monkeypatch, capsys):
   command.run(train.define, train.main)
   before = {p: p.read_bytes() for p in workdir.rglob('*') if p.is_file()}
   text = sentence(train, [*flags, '--config.steps=3'], monkeypatch, capsys)
-  assert 'another config' in text
+  assert 'another config (steps is 2 there and 3 here); choose another --workdir' in text
 
   # A checkpoint of another architecture: the config was edited by hand to match.
   settings = (workdir / 'config.json').read_text()

@@ -92,6 +92,19 @@ def test_resumed_equals_uninterrupted(fit, linear, tmp_path):
   assert lines_without_times(tmp_path / 'cut') == lines_without_times(tmp_path / 'whole')
 
 
+def test_a_run_that_is_stopped_keeps_its_last_step(fit, linear, tmp_path):
+  arguments = {'log_every': 5, 'checkpoint_every': 100, 'evaluate': linear.corner}
+  whole = fit(12, directory=tmp_path / 'whole', **arguments)
+  answers = iter([False, False, True])
+  with pytest.raises(KeyboardInterrupt, match='stopped after step 3 of 12'):
+    fit(12, directory=tmp_path / 'cut', stop=lambda: next(answers), **arguments)
+  resumed = fit(12, directory=tmp_path / 'cut', stop=lambda: False, **arguments)
+  assert_same(resumed, whole)
+  assert lines_without_times(tmp_path / 'cut') == lines_without_times(tmp_path / 'whole')
+  # After the last step there is nothing to stop.
+  assert_same(fit(12, stop=lambda: True, directory=tmp_path / 'whole', **arguments), whole)
+
+
 def test_finished_run_is_left_alone(fit, linear, tmp_path):
   for steps in (0, 3):
     directory = tmp_path / str(steps)

@@ -76,15 +76,16 @@ def unlabelled(
   """Opens the pictures below a folder whose classes nobody knows; the one class is ``'unknown'``.
 
   Args:
-    dir: the folder, searched with all folders below it.
+    dir: the folder, searched with all folders below it; or a single picture.
     suffixes: file endings that count as images.
     sixteen_bit_range: as in ``make``.
 
   Returns:
     The images, named by their path below ``dir``, all with label 0.
   """
-  paths = images_in(dir, suffixes=suffixes)
   root = pathlib.Path(dir)
+  paths = [root] if root.is_file() else images_in(root, suffixes=suffixes)
+  root = root.parent if root.is_file() else root
   return _source('unlabelled', ('unknown',), root, paths, [0] * len(paths), sixteen_bit_range)
 
 
