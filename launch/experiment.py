@@ -3,6 +3,7 @@
 Everything that can be wrong with the user's input is found here, before a file is written.
 """
 
+import dataclasses
 import inspect
 import json
 import os
@@ -68,7 +69,10 @@ def load_source(config: ConfigDict) -> data.Source:
   The one door to training: where a hold-out was set aside, its images do not exist behind it.
   """
   source, divided = load_divided(config)
-  return source if divided is None else source.subset(divided.free)
+  if divided is None:
+    return source
+  held = data.Note('images held out', tuple(source.names[i] for i in divided.held))
+  return dataclasses.replace(source.subset(divided.free), notes=(*source.notes, held))
 
 
 def load_divided(config: ConfigDict) -> tuple[data.Source, hold_out.Divided | None]:
@@ -110,7 +114,13 @@ def make_split(config: ConfigDict, source: data.Source, seed: int) -> splits.Spl
   if kind not in SPLITS:
     raise ValueError(f'split.kind is {kind!r}; it can be {", ".join(SPLITS)}')
   function = SPLITS[kind]
-  return function(source, seed=seed, **keyword_arguments(function, settings, where=f'split {kind}'))
+  arguments = keyword_arguments(function, settings, where=f'split {kind}')
+  try:
+    return function(source, seed=seed, **arguments)
+  except ValueError as error:
+    numbers = (f'--config.split.{k}={v}' for k, v in settings.items() if isinstance(v, int | float))
+    notes = ''.join(f'; {note}' for note in source.notes)
+    raise ValueError(f'{error} The split is {" ".join(numbers)}{notes}.') from None
 
 
 def make_method(config: ConfigDict, *, steps: int, axis_name: str | None = None) -> Method:
@@ -150,7 +160,14 @@ def load_pretrained(config: ConfigDict) -> tuple[Any, str]:
   if exported:
     loaded = weights_from_torch.load_exported(folder, **wanted)
   else:
-    loaded = weights_from_torch.load(settings.weights, weights_dir=settings.dir or None, **wanted)
+    try:
+      path = weights_from_torch.find(settings.weights, weights_dir=settings.dir or None)
+    except ValueError as error:
+      raise ValueError(
+        f'{error}; --config.pretrained.weights=FILE names one, and docs/your_own_images.md where '
+        'they come from'
+      ) from None
+    loaded = weights_from_torch.load(path, **wanted)
   # A method without the setting never moves them.
   settable = 'update_statistics' in inspect.signature(methods.load(config.method.name)).parameters
   if loaded.folded and config.method.get('update_statistics', settable):

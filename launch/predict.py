@@ -4,9 +4,10 @@
 ONNX file (by onnxruntime).
 
 Writes OUT/predictions.csv, OUT/predictions.json and, per picture, OUT/overlays/<name>.png: the
-evidence for the predicted class on the run's one colour scale, the boxes that a detector found, or
-the map of an anomaly method (and OUT/maps/<name>.npy, its raw values); of part.jpg beside part.png
-they are called part.jpg.png and part.png.png. --nooverlays leaves them out;
+evidence for the predicted class on the run's one colour scale (OUT/legend.png), the boxes that a
+detector found, or the map of an anomaly method (and OUT/maps/<name>.npy, its raw values); of
+part.jpg beside part.png they are called part.jpg.png and part.png.png. OUT/predictions.html shows
+all of them with what was said. --nooverlays leaves the pictures and the page out;
 --false_alarm_rate=0.01 sets another threshold for an anomaly method.
 
 Pictures that cannot be read are left out and named, with the reason, in OUT/unreadable.csv; the
@@ -26,7 +27,7 @@ from absl import flags
 
 from jaxdefect import data
 from jaxdefect.data import decode
-from jaxdefect.explain import overlays
+from jaxdefect.explain import figures, overlays, predictions_page
 from launch import command, experiment, exported_run, finished_run, tasks
 
 
@@ -83,14 +84,29 @@ def main(values: flags.FlagValues) -> None:
         csv.writer(file).writerows([['image', 'reason'], *lines])
     if values.overlays:
       stems = _stems(source.names)
+      drawn = {}
       for place, picture, raw in task.draw(run, source, batches, rows):
-        overlays.save(_made(partial / 'overlays' / f'{stems[place]}.png'), picture)
+        drawn[source.names[place]] = f'overlays/{stems[place]}.png'
+        overlays.save(_made(partial / drawn[source.names[place]]), picture)
         if raw is not None:
           np.save(_made(partial / 'maps' / f'{stems[place]}.npy'), raw)
+      legend = task.legend(run) if drawn else None
+      if legend is not None:
+        figures.save(partial / 'legend.png', legend)
+      text = predictions_page.html(
+        rows,
+        drawn,
+        title=f'{run.directory.name} on {pathlib.Path(values.images).name}',
+        legend='' if legend is None else 'legend.png',
+        unreadable={names[i]: reason for i, reason in damaged.items()},
+      )
+      (partial / 'predictions.html').write_text(text, encoding='utf-8', errors='backslashreplace')
     partial.replace(out)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
   print(f'{len(rows)} pictures: {out / "predictions.csv"}')
+  if values.overlays:
+    print(f'to look at: {out / "predictions.html"}')
   if damaged:
     left = data.Note('pictures that cannot be read', tuple(names[i] for i in damaged))
     print(f'error: {left}; the reasons are in {out / "unreadable.csv"}', file=sys.stderr)

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from jaxdefect import train
 from jaxdefect.contracts import to_fitted
-from jaxdefect.data import splits
+from jaxdefect.data import split_record, splits
 from jaxdefect.evaluate.seeds import aggregate
 from jaxdefect.explain import figures, report
 from jaxdefect.train.fit import check_arguments
@@ -62,6 +62,8 @@ def train_seed(
   }
   check_arguments(**settings)  # fit does too, but a folder with files would refuse what is mended
   if train.processes.is_writer():
+    if progress:
+      print(_summary(made), flush=True)
     experiment.write_config(config, directory)
     if sheet is not None:
       figures.save(directory / augmentation.FILE, sheet)
@@ -98,6 +100,21 @@ def train_seed(
   return reporting.write(
     made, fitted, known, directory, seed=seed, seconds=seconds, fit_seconds=fit_seconds, sheet=sheet
   )
+
+
+def _summary(made: experiment.Experiment) -> str:
+  """``folder: 56 images of 2 classes (bent, good); train 20, test 36; 3 groups of near-copies``."""
+  source, split = made.source, made.split
+  parts = ((part, len(getattr(split, part))) for part in split_record.PARTS)
+  said = [
+    f'{source.name}: {len(source)} images of {len(source.classes)} classes '
+    f'({", ".join(source.classes)})',
+    ', '.join(f'{part} {count}' for part, count in parts if count),
+  ]
+  copies = split.report.get('near_duplicates')
+  if copies:
+    said.append(f'{len(copies)} groups of near-copies, each on one side')
+  return '; '.join([*said, *map(str, source.notes)])
 
 
 def reference_images(made: experiment.Experiment) -> tuple[int, ...]:

@@ -182,7 +182,7 @@ def find(
   if not folder.is_dir():
     raise ValueError(
       f'weights {name!r} is no file, and the folder {folder}, where the name would be looked up, '
-      'does not exist: give the path of a file, or an empty name to start from random weights'
+      'does not exist: give the path of a file, or an empty name for random weights'
     )
   files = sorted(p for p in folder.iterdir() if p.suffix in state_dicts.SUFFIXES)
   fitting = [p for p in files if name in (p.name, p.stem)]

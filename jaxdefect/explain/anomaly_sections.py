@@ -33,10 +33,10 @@ def headline(report: dict) -> Markup:
   nominal = report.get('nominal_false_alarm_rate')
   asked = ''
   if nominal is not None:
-    asked = f'{100 * nominal:g} % were asked for'
+    asked = f'{100 * nominal:g} % asked for'
   if report.get('likely_false_alarm_rate'):
     low, high = (100 * end for end in report['likely_false_alarm_rate'])
-    asked += f' on average; one threshold gives {low:.1f} to {high:.1f} %'
+    asked += f'; the good parts that set the threshold leave {low:.1f} to {high:.1f} % possible'
   for name, label, digits, note in (
     ('auroc', 'AUROC, good against defective', 3, ''),
     ('false_alarm_rate', 'False alarms among good parts', 1, asked),

@@ -38,6 +38,7 @@ _TITLES = {
   'auroc': 'AUROC',
   **{'map': 'mAP', 'map50': 'mAP@0.5', 'map75': 'mAP@0.75', 'box': 'Boxes'},
   **{'rpn_box': 'RPN, boxes', 'rpn_objectness': 'RPN, objectness'},
+  **{name: f'{name.capitalize()} loss' for name in ('classification', 'contrastive', 'margin')},
 }
 
 
@@ -92,6 +93,8 @@ def learning_curves(
     share = any(word in name for word in _SHARES)
     unit = '%' if share else _UNITS.get(name, _loss_unit(name, series))
     label = _TITLES.get(name, name.replace('_', ' ').capitalize())
+    if share and [*series[name]] == ['training']:
+      label = f'Training {label.lower() if label[1:].islower() else label}'
     figures.style(axes, title=label, x=x, y=unit)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if share:

@@ -16,6 +16,7 @@ _SHOWN = {
   *('support', 'classes', 'absent_classes', 'confusion_matrix', 'left_out', 'floor', 'split'),
   *('config', 'versions', 'warnings', 'title', 'precision_recall'),
   *('fit_seconds', 'ms_per_image', 'model_bytes', 'peak_bytes'),
+  'likely_false_alarm_rate',
 }
 # Printed in percent.
 _PERCENT = {
@@ -32,7 +33,7 @@ KINDS = {
   'delong': 'DeLong',
   'delong and refits': 'DeLong, and refits for the training pictures',
   'delong, doubled': "DeLong's variance doubled for the training pictures",
-  'guaranteed': 'no pair is lost: what is certain then',
+  'guaranteed': 'every defect scores above every other picture: what is certain then',
 }
 _NOTHING = 'n/a'
 
@@ -188,7 +189,10 @@ def curves(records: Sequence, *, max_panels: int = 6) -> Markup:
   if not records:
     return Markup()
   drawn = plots.learning_curves(records, title='', max_panels=max_panels)
-  caption = 'Each point is a mean over the steps since the previous one.'
+  caption = (
+    'Each point is a mean over the steps since the previous one. Training figures are of augmented '
+    'pictures that the network learns from; the figures above are of others.'
+  )
   return page.join((tag('h2', 'Learning curves'), figure(drawn, caption)))
 
 

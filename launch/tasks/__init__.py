@@ -13,6 +13,7 @@ A task names its ``EVALUATOR`` (whose ``READS`` says which predictions it takes)
 - ``flat(rows, classes)``: the same as lines of predictions.csv, the header first,
 - ``overlay(run, picture, predictions, row)``: the only prediction drawn into its picture, or None,
 - ``draw(run, source, batches, rows)``: yields a ``drawn.Drawn`` per picture,
+- ``legend(run)``: the colour scale of what is drawn, or None where the pictures say it themselves,
 - where predictions are large, ``reduce(predictions)``: what the functions above need of them.
 """
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 from jaxdefect.contracts import AnomalyMaps
 from jaxdefect.evaluate import anomaly, region_overlap, thresholds
-from jaxdefect.explain import anomaly_figures, overlays
+from jaxdefect.explain import anomaly_figures, overlays, plots
 from jaxdefect.explain.anomaly_sections import Gallery
 from launch.tasks.drawn import Drawn
 
@@ -126,8 +127,9 @@ def _draw(made, fitted, seen, predictions, row: int, heat: np.ndarray) -> anomal
     image=overlays.as_rgb(picture),
     overlay=calibrated_overlay(picture, heat, stored) if heat.size > 1 else None,
     title=f'score {score:.4g}',
-    reason=f'threshold {float(stored["threshold"]):.4g}, p = {p:.2g}'
-    + (f', {kind}' if (kind := _kind(made.source, place)) else ''),
+    reason=(f'{kind}; ' if (kind := _kind(made.source, place)) else '')
+    + f'threshold {float(stored["threshold"]):.4g}; '
+    + f'p = {p:.2g}, the share of good parts that score so high',
     name=made.source.names[place],
   )
 
@@ -250,3 +252,14 @@ def draw(run: Any, source: Any, batches: Any, rows: list[dict]) -> Iterator[Draw
       place = int(batch['index'][row])
       picture = calibrated_overlay(source.read(place), maps[row], run.fitted.calibration)
       yield Drawn(place, picture, maps[row])
+
+
+def legend(run: Any) -> Figure:
+  """The run's one scale of maps."""
+  return map_legend(run.fitted.calibration)
+
+
+def map_legend(stored: dict) -> Figure:
+  """Of what ``calibrated_overlay`` draws."""
+  floor, ceiling = (float(stored[end]) for end in ('map_floor', 'map_ceiling'))
+  return plots.color_scale(ceiling, floor=floor, label='anomaly map')

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 from jaxdefect.contracts import AnomalyMaps
 from jaxdefect.data import decode
@@ -187,3 +188,10 @@ def draw(run: Any, source: Any, batches: Any, rows: list[dict]) -> Iterator[Draw
         source.read(place), np.asarray(maps[row]), ceiling=run.evidence_ceiling
       )
       yield Drawn(place, picture)
+
+
+def legend(run: Any) -> Figure:
+  """The run's one scale of evidence."""
+  return plots.color_scale(
+    run.evidence_ceiling, label='evidence for the predicted class (Grad-CAM)'
+  )

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 from jaxdefect.contracts import RULES, VERDICTS, AnomalyMaps, Verdicts
 from jaxdefect.evaluate import anomaly, thresholds, verdicts
@@ -196,3 +197,8 @@ def draw(run: Any, source: Any, batches: Any, rows: list[dict]) -> Iterator[Draw
       yield Drawn(
         place, anomaly_task.calibrated_overlay(source.read(place), maps[row], calibration)
       )
+
+
+def legend(run: Any) -> Figure:
+  """The run's one scale of maps."""
+  return anomaly_task.map_legend(run.fitted.calibration)

@@ -48,7 +48,7 @@ def test_curves_of_a_detector_have_their_own_units():
   assert units['Loss'] == 'sum of the losses'
   assert units['mAP@0.5'] == '%'
   assert units['Boxes'] == units['RPN, boxes'] == 'smooth L1'
-  assert units['Classification'] == 'nats'
+  assert units['Classification loss'] == 'nats'
 
 
 def test_a_unit_is_only_given_where_it_is_known():
@@ -56,7 +56,7 @@ def test_a_unit_is_only_given_where_it_is_known():
   figure = plots.learning_curves([record])
   units = {axes.get_title(loc='left'): axes.get_ylabel() for axes in figure.axes}
   assert (units['Boxes'], units['Distribution']) == ('1 - CIoU', 'nats')
-  assert (units['Positives'], units['Dice']) == ('', '%')
+  assert (units['Positives'], units['Training dice']) == ('', '%')
   figure = plots.learning_curves([{'step': 1, 'loss': 2.0, 'distance': 4.0}])  # Deep SVDD
   assert [axes.get_ylabel() for axes in figure.axes[:2]] == ['', '']
 

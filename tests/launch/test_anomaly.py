@@ -140,6 +140,11 @@ def test_predict_finishes_what_can_be_read_and_names_the_rest(run, tmp_path, cap
   rows = json.loads((out / 'predictions.json').read_text())
   assert [row['image'] for row in rows] == ['31.png', '32.png']
   assert {path.name for path in (out / 'overlays').iterdir()} == {'31.png', '32.png'}
+  page = (out / 'predictions.html').read_text()
+  assert page.count('src="overlays/') == 2
+  assert 'empty.png cannot be read' in page
+  with Image.open(out / 'legend.png') as legend:
+    assert legend.width > 100
 
   alone = {'images': tmp_path / 'new' / '31.png', 'out': tmp_path / 'one'}
   predict.main(flag_values(predict.define, workdir=run, **alone))

@@ -58,7 +58,9 @@ def test_training_input(pictures, tmp_path, monkeypatch, capsys):
   (tmp_path / 'empty').mkdir()
   assert str(tmp_path / 'empty') in said(data=tmp_path / 'empty')
   assert 'data.dir is not set' in said(data='')
-  assert "'bent'" in said('--config.split.per_class=6')
+  few = said('--config.split.per_class=6')
+  assert "'bent'" in few
+  assert '--config.split.per_class=6' in few
   shutil.copytree(pictures / 'good', tmp_path / 'one' / 'good')
   assert "one alone, 'good'; put the pictures of each class" in said(data=tmp_path / 'one')
   assert "did you mean 'steps'" in said('--config.step=3')

@@ -7,7 +7,7 @@ from absl import flags
 
 from jaxdefect.data import decode
 from jaxdefect.review import Targets
-from launch import evaluate, finished_run, retraining, review, train, unseen
+from launch import evaluate, experiment, finished_run, retraining, review, train, unseen
 from tests.launch import untrained_run
 
 
@@ -120,3 +120,18 @@ def test_a_run_without_a_readable_split_is_refused(run, pictures):
   (run / 'split.json').unlink()
   with pytest.raises(ValueError, match=r'split\.json does not exist, so that nobody knows'):
     evaluate.main(flag_values(workdir=run, hold_out='true'))
+
+
+def test_a_split_that_finds_too_few_images_says_what_is_held_out(run, pictures):
+  test = untrained_run.names(run, 'test')
+  held = [name for name in test if name.startswith('good')][:2]
+  untrained_run.set_aside(pictures, held)
+  config = experiment.read_config(run)
+  source = experiment.load_source(config.data)
+  assert len(source) == 14
+  config.split.per_class = 6
+  said = (
+    r"'good' .* has 6 images, but 8 are needed.*--config\.split\.per_class=6.*held out: 2 \(good/"
+  )
+  with pytest.raises(ValueError, match=said):
+    experiment.make_split(config.split, source, 0)

@@ -1,0 +1,36 @@
+"""The page of predictions shows every picture, what was said of it, and what could not be read."""
+
+import re
+
+from jaxdefect.explain import predictions_page
+
+
+def page(rows, **more):
+  drawn = {row['image']: f'overlays/{row["image"]}.png' for row in rows}
+  return predictions_page.html(rows, drawn, title='run on <new>', **more)
+
+
+def test_verdict_first_then_its_numbers():
+  row = {'image': 'a b/1.png', 'verdict': 'flagged', 'score': 1.23456789, 'p_value': 0.02}
+  text = page([row, {**row, 'image': '2.png', 'verdict': 'ok'}], legend='legend.png')
+  assert '<b>flagged</b><div>score 1.235, p value 0.02</div>' in text
+  assert '<h1>run on &lt;new&gt;</h1>' in text
+  assert re.findall('src="([^"]+)"', text) == [
+    *('legend.png', 'overlays/a%20b/1.png.png', 'overlays/2.png.png')
+  ]
+  assert text.count('loading="lazy"') == 3
+
+
+def test_classes_and_boxes_are_counted():
+  text = page([{'image': name, 'class': 'bent', 'scores': {'bent': 1.0}} for name in 'ab'])
+  assert '<td>bent</td><td>2</td>' in text
+  boxes = [{'class': name, 'score': 0.9, 'box': [0, 0, 1, 1]} for name in ('hole', 'dent', 'hole')]
+  text = page([{'image': 'a', 'detections': boxes}, {'image': 'b', 'detections': []}])
+  assert '<b>2 hole, 1 dent</b>' in text
+  assert '<b>no box</b>' in text
+
+
+def test_what_cannot_be_read_is_said_first():
+  text = page([], unreadable={'c.png': 'The image c.png cannot be read: it has no bytes.'})
+  assert 'could not be read: 1' in text
+  assert 'c.png cannot be read' in text
