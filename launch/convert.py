@@ -93,7 +93,7 @@ def convert(
   if run.method.deploy is None:
     raise ValueError(f'the method {run.config.method.name} cannot be converted')
   try:
-    from jaxdefect.convert import export, exported, onnx_precision, to_onnx
+    from jaxdefect.convert import examples, export, exported, onnx_precision, to_onnx
   except ModuleNotFoundError as error:
     raise ValueError(f'{error}: pip install "jaxdefect[torch]"') from None
   deployment = export.complete(
@@ -124,7 +124,7 @@ def convert(
       strict = precision == 'float32'
       found['onnx'] = check.compare('ONNX', exported.open_model(path), strict=strict)
       found['onnx']['precision'] = precision
-      (folder / 'example_onnx.py').write_text(to_onnx.EXAMPLE)
+      (folder / 'example_onnx.py').write_text(examples.ONNX)
     (folder / 'parity.json').write_text(json.dumps(found, indent=1) + '\n')
 
   export.write(out, *deployment, details=_details(run), add=add)

@@ -17,26 +17,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from jaxdefect.convert import standalone, torch_params, twins
-
-EXAMPLE = '''"""python example.py PICTURE ...; needs torch, and Pillow to decode pictures."""
-import sys
-
-import torch
-from PIL import Image
-
-from model import load
-
-MAPS = ('maps', 'evidence')
-model = load('.')
-for name in sys.argv[1:]:
-  picture = Image.open(name).convert('RGB')
-  pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-  with torch.inference_mode():
-    said = model(pixels.reshape(1, picture.height, picture.width, 3))
-  said = {k: v[0].tolist() for k, v in zip(model.outputs, said) if k not in MAPS}
-  print(name, said, model.classes)
-'''
+from jaxdefect.convert import examples, standalone, torch_params, twins
 
 
 class Deployment(NamedTuple):
@@ -156,7 +137,7 @@ def write(
     }
     (partial / 'model.json').write_text(json.dumps(described, indent=1) + '\n', encoding='utf-8')
     (partial / 'model.py').write_text(standalone.source(module), encoding='utf-8')
-    (partial / 'example.py').write_text(EXAMPLE, encoding='utf-8')
+    (partial / 'example.py').write_text(examples.TORCH, encoding='utf-8')
     if add is not None:
       add(partial, twins.load(partial), described)
     if directory.exists():

@@ -18,24 +18,6 @@ from jaxdefect.convert import onnx_file, onnx_operators
 
 OPSET = 20
 
-EXAMPLE = '''"""python example_onnx.py PICTURE ...; needs onnxruntime, and Pillow to decode."""
-import json
-import sys
-
-import numpy as np
-import onnxruntime
-from PIL import Image
-
-MAPS = ('maps', 'evidence')
-session = onnxruntime.InferenceSession('model.onnx')
-described = json.loads(session.get_modelmeta().custom_metadata_map['jaxdefect'])
-for name in sys.argv[1:]:
-  pixels = np.asarray(Image.open(name).convert('RGB'))[None]
-  said = session.run(described['outputs'], {'images': pixels})
-  said = {k: v[0].tolist() for k, v in zip(described['outputs'], said) if k not in MAPS}
-  print(name, said, described['classes'])
-'''
-
 
 def write(
   path: str | pathlib.Path,

@@ -13,11 +13,12 @@ from importlib import metadata
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jaxdefect import methods
 from jaxdefect.contracts import DataSpec, References, to_fitted
-from jaxdefect.convert import export, exported, onnx_file, to_onnx, twins
+from jaxdefect.convert import examples, export, exported, onnx_file, to_onnx, twins
+from jaxdefect.data import decode
 
 pytest.importorskip('jaxdefect.methods.hybrid')
 
@@ -100,24 +101,27 @@ def folder(tmp_path_factory):
 
   def add(path, module, described):
     to_onnx.write(path / 'model.onnx', module, described)
-    (path / 'example_onnx.py').write_text(to_onnx.EXAMPLE)
+    (path / 'example_onnx.py').write_text(examples.ONNX)
 
-  export.write(out, *deployment, add=add)
+  details = {'data': {'sixteen_bit_range': (100, 4195)}}
+  export.write(out, *deployment, details=details, add=add)
   Image.fromarray(generator.integers(0, 256, (70, 91, 3), np.uint8)).save(out / 'part.png')
+  Image.fromarray(generator.integers(0, 6000, (70, 91), np.uint16)).save(out / 'deep.png')
   return out
 
 
 def test_the_examples_say_the_same_in_environments_of_their_own(folder, environment):
-  said = {}
+  said, words = {}, {}
   for script, names in (
     ('example.py', ('torch', 'pillow')),
     ('example_onnx.py', ('onnxruntime', 'pillow')),
   ):
-    printed = run(script, 'part.png', site=environment(*names), cwd=folder)
-    found = re.match(r'part\.png (\{.*\}) (.*)', printed.strip())
-    assert found, printed
-    said[script] = ast.literal_eval(found[1])
-    assert list(ast.literal_eval(found[2])) == ['bent', 'good', 'stained']
+    printed = run(script, 'part.png', 'deep.png', site=environment(*names), cwd=folder)
+    found = re.findall(r'(\w+)\.png (ok|review|reject) (\{.*\})', printed)
+    assert [name for name, *_ in found] == ['part', 'deep'], printed
+    words[script] = [word for _, word, _ in found]
+    said[script] = ast.literal_eval(found[0][2])
+  assert words['example.py'] == words['example_onnx.py']
   one, other = said.values()
   assert one.keys() == other.keys() == set(twins.Hybrid.outputs) - {'maps'}
   for name, value in one.items():
@@ -135,11 +139,27 @@ def test_either_file_can_be_opened_by_us(folder):
     np.testing.assert_array_equal(sides[0][name][1], sides[0][name][2])
 
 
-def test_examples_have_some_ten_lines():
-  for text in (export.EXAMPLE, to_onnx.EXAMPLE):
-    body = ast.parse(text).body
-    lines = {line for node in body[1:] for line in range(node.lineno, node.end_lineno + 1)}
-    assert len(lines) <= 15
+def test_the_examples_read_pictures_as_the_run_did(folder):
+  """Of any depth, by the function in the text itself; and what they decide is said in words."""
+  described = {'data': {'sixteen_bit_range': (100, 4195)}, 'classes': ['bent', 'good']}
+  scope = {'Image': Image, 'ImageOps': ImageOps, 'described': described}
+  for text in (examples.TORCH, examples.ONNX):
+    tree = ast.parse(text)
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    exec(compile(ast.Module(functions, []), 'example', 'exec'), scope)
+    for name in ('part.png', 'deep.png'):
+      ours = decode.read_image(folder / name, sixteen_bit_range=(100, 4195))
+      found = np.asarray(scope['read'](folder / name))
+      np.testing.assert_array_equal(found, np.broadcast_to(ours, found.shape))
+    for said, word in (
+      ({'scores': [0.1, 0.9]}, 'good'),
+      ({'scores': 3.0, 'flagged': True}, 'flagged'),
+      ({'scores': [0.1, 0.9], 'verdict': 2}, 'reject'),
+      ({'boxes': [], 'scores': [], 'labels': [1, 0], 'valid': [True, False]}, ['good']),
+    ):
+      assert scope['decision'](said) == word
+    body = [line for line in text.splitlines() if line.strip()]
+    assert len(body) <= 45
 
 
 def test_the_code_is_whole_and_imports_torch_alone(folder):

@@ -1,0 +1,72 @@
+"""The programs that an export brings along: how to use it where jaxdefect is not installed."""
+
+_READ_AND_SAY = '''
+
+def read(name):
+  """A picture as RGB; more than 8 bits go through the window that was trained with."""
+  picture = ImageOps.exif_transpose(Image.open(name))
+  if picture.mode.startswith('I'):
+    low, high = described['data']['sixteen_bit_range']
+    scale = 255 / (high - low)
+    picture = picture.convert('F').point(lambda v: v * scale + (0.5 - low * scale)).convert('L')
+  return picture.convert('RGB')
+
+
+def decision(said):
+  """In a word: the verdict, flagged or ok, the class of each box, or the class."""
+  classes = described['classes']
+  if 'verdict' in said:
+    return ('ok', 'review', 'reject')[said['verdict']]
+  if 'flagged' in said:
+    return 'flagged' if said['flagged'] else 'ok'
+  if 'boxes' in said:
+    return [classes[k] for k, is_box in zip(said['labels'], said['valid']) if is_box]
+  return classes[said['scores'].index(max(said['scores']))]
+
+
+'''
+
+TORCH = (
+  '''"""python example.py PICTURE ...; needs torch, and Pillow to decode pictures."""
+import sys
+
+import torch
+from PIL import Image, ImageOps
+
+from model import load
+
+MAPS = ('maps', 'evidence')
+model = load('.')
+described = model.described
+'''
+  + _READ_AND_SAY
+  + """for name in sys.argv[1:]:
+  picture = read(name)
+  pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+  with torch.inference_mode():
+    said = model(pixels.reshape(1, picture.height, picture.width, 3))
+  said = {k: v[0].tolist() for k, v in zip(model.outputs, said) if k not in MAPS}
+  print(name, decision(said), said)
+"""
+)
+
+ONNX = (
+  '''"""python example_onnx.py PICTURE ...; needs onnxruntime, and Pillow to decode pictures."""
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+MAPS = ('maps', 'evidence')
+session = onnxruntime.InferenceSession('model.onnx')
+described = json.loads(session.get_modelmeta().custom_metadata_map['jaxdefect'])
+'''
+  + _READ_AND_SAY
+  + """for name in sys.argv[1:]:
+  said = session.run(described['outputs'], {'images': np.asarray(read(name))[None]})
+  said = {k: v[0].tolist() for k, v in zip(described['outputs'], said) if k not in MAPS}
+  print(name, decision(said), said)
+"""
+)
