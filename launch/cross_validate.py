@@ -152,7 +152,7 @@ def run(
   settings = {'schemes': _SCHEMES[frozen and few], 'repeats': _REPEATS[frozen], **settings}
   pairs = frozen and few and 'pair_limit' not in settings
   settings['training'] = 'measured' if pairs else 'assumed'
-  cross_validation.plan(given, positive=positive, seed=seed, **settings)
+  planned = cross_validation.plan(given, positive=positive, seed=seed, **settings)
 
   places = np.asarray(free + held, int)
   made: dict[str, Any] = {'positive': positive, 'seed': seed}
@@ -168,9 +168,9 @@ def run(
 
   result = cross_validation.evaluate(scorer, given, positive=positive, seed=seed, **settings)
   marks = samples.is_positive(given, positive)
-  alone = leave_one_out(given)
+  once = planned.ones or (planned.drawn[0] if planned.drawn else leave_one_out(given))
   scores = np.empty(len(free))
-  for fold, found in zip(alone, scorer(alone)):  # finished folds are not trained again
+  for fold, found in zip(once, scorer(once)):  # finished folds are not trained again
     scores[fold.test] = found
   if held:
     result['hold_out'] = _on_hold_out(scorer, source, free, held, groups, positive)
@@ -192,7 +192,7 @@ def run(
   figures = [
     ('What each scheme says, with the interval for the model of all pictures',
      evidence_figures.schemes(result)),
-    ('Scores by leave-one-out: each picture by a model that never saw it or its group',
+    (f'Scores by {len(once)} models: each picture by one that never saw it or its group',
      evidence_figures.scores(scores, marks, name=positive)),
   ]  # fmt: skip
   title = f'Cross-validation: {result["method"]} on {config.data.name}'

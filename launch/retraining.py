@@ -1,5 +1,6 @@
 """From verdicts to a new model, which is promoted only where it is not worse on the seeded set."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from PIL import Image
 
 from jaxdefect import data
 from jaxdefect.contracts import VERDICTS, Verdicts
-from jaxdefect.data import decode, hold_out, split_record, splits
+from jaxdefect.data import decode, duplicates, hold_out, split_record, splits
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.review import Store, Verdict
 from launch import cross_validate, experiment, finished_run, review_runs, tasks, train, unseen
@@ -25,7 +26,7 @@ _TESTING = ('test', 'validation')
 
 
 class Seeded(NamedTuple):
-  """What a model does on the pictures that are held out.
+  """What a model does on the parts that are held out.
 
   Attributes:
     found: defective ones that it does not pass, of
@@ -140,7 +141,7 @@ def cross_validated(config: ConfigDict, directory: pathlib.Path) -> str:
 
 
 def on_seeded(run: finished_run.Finished, held: data.Source) -> Seeded:
-  """Decides about the held-out pictures."""
+  """Decides about the held-out parts; of near-copies, which are one part, the worst counts."""
   batches = experiment.eval_batches(run.config, held, range(len(held)), run.fitted.classes)
   predictions, seen = tasks.predict_all(run.method, run.fitted, batches)
   good = run.fitted.classes.index(GOOD)
@@ -151,6 +152,10 @@ def on_seeded(run: finished_run.Finished, held: data.Source) -> Seeded:
   else:
     passed = np.asarray(predictions.scores).argmax(axis=1) == good
     rejected = ~passed
+  copies = duplicates.find(dataclasses.replace(held, groups=None))
+  part = np.unique(np.stack([copies, defective]), axis=1, return_inverse=True)[1]
+  passed, rejected = (np.bincount(part, weights=one) > 0 for one in (passed, rejected))
+  defective = np.bincount(part, weights=defective) > 0
   return Seeded(
     found=int((~passed & defective).sum()),
     defects=int(defective.sum()),

@@ -131,6 +131,7 @@ def test_what_is_held_out_never_trains(pictures, tmp_path, monkeypatch, capsys):
   config = folder_config(pictures)
   settings = {'size': 4, 'schemes': ('k_fold',), 'k': 2, 'progress': False}
   cross_validate.run(config, tmp_path / 'run', **settings)
+  assert len(list((tmp_path / 'run' / 'folds').iterdir())) == 2 + 1  # no model for each picture
   held = hold_out.read(pictures / 'hold_out.json')
   source = experiment.load_source(config.data)
   assert held.images.keys().isdisjoint(source.names)

@@ -1,14 +1,20 @@
 """Nothing is tested on what it has learned from, whatever was set aside or judged first."""
 
 import json
+import types
 
+import numpy as np
 import pytest
 from absl import flags
 
+from jaxdefect import data
+from jaxdefect.contracts import ClassScores
 from jaxdefect.data import decode
 from jaxdefect.review import Targets
-from launch import evaluate, experiment, finished_run, retraining, review, train, unseen
+from launch import evaluate, experiment, finished_run, retraining, review, tasks, train, unseen
 from tests.launch import untrained_run
+
+on_seeded = retraining.on_seeded  # the fixture replaces it
 
 
 @pytest.fixture
@@ -135,3 +141,20 @@ def test_a_split_that_finds_too_few_images_says_what_is_held_out(run, pictures):
   )
   with pytest.raises(ValueError, match=said):
     experiment.make_split(config.split, source, 0)
+
+
+def test_copies_of_a_part_count_once_and_the_worst_of_them(monkeypatch):
+  generator = np.random.default_rng(0)
+  pictures = generator.integers(0, 256, (4, 64, 64, 1), np.uint8)
+  shown = [0, 0, 1, 2, 2, 3]  # defect twice, defect, good twice, good
+  labels = np.array([0, 0, 0, 1, 1, 1], np.int32)
+  classes = ('defect', 'good')
+  held = data.Source('held', classes, tuple('abcdef'), labels, lambda i: pictures[shown[i]])
+  said = np.array([0, 1, 0, 1, 0, 1])  # one of either pair is wrong
+  scores = np.eye(2, dtype=np.float32)[said]
+  answer = ClassScores(scores, scores), {'label': labels}
+  monkeypatch.setattr(experiment, 'eval_batches', lambda *_: None)
+  monkeypatch.setattr(tasks, 'predict_all', lambda *_: answer)
+  fitted = types.SimpleNamespace(classes=held.classes)
+  run = finished_run.Finished(None, None, fitted, None)
+  assert on_seeded(run, held) == retraining.Seeded(found=1, defects=2, rejected=1, good=2)
