@@ -5,12 +5,14 @@ import pathlib
 import types
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from configs import classifier_folder
 from jaxdefect.data import hold_out, sources, splits
 from jaxdefect.review import Prediction
 from launch import experiment, finished_run
+
+classifier_folder = pytest.importorskip('configs.classifier_folder')
 
 CLASSES = ('defect', 'good')
 
