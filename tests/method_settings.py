@@ -9,7 +9,7 @@ import importlib.util
 from typing import Any
 
 from jaxdefect import methods
-from tests.method_batches import SMOKE
+from tests.method_batches import NAMES, SMOKE
 
 
 def _of_test(name: str, setting: str) -> Any:
@@ -24,7 +24,7 @@ def _of_config(name: str) -> dict[str, Any]:
 
 
 def _all(setting: str) -> dict[str, Any]:
-  found = {name: _of_test(name, setting) for name in methods.names()}
+  found = {name: _of_test(name, setting) for name in NAMES}
   return {name: value for name, value in found.items() if value is not None}
 
 
@@ -36,7 +36,7 @@ def _takes_steps(name: str) -> bool:
   return True
 
 
-SMALL = {name: _of_config(name) for name in methods.names() if name in SMOKE} | _all('SMALL')
+SMALL = {name: _of_config(name) for name in NAMES if name in SMOKE} | _all('SMALL')
 VIEWS, UNCOUPLED = _all('VIEWS'), _all('UNCOUPLED')
 # Methods that are fitted by adapt alone.
-STEPLESS = {name for name in methods.names() if not _takes_steps(name)}
+STEPLESS = {name for name in NAMES if not _takes_steps(name)}

@@ -25,6 +25,7 @@ from jaxdefect.contracts import (
 from tests.method_batches import (
   ANOMALY,
   EPISODIC,
+  NAMES,
   SIZE,
   SMOKE,
   batch,
@@ -35,8 +36,8 @@ from tests.method_batches import (
 )
 from tests.method_settings import SMALL, STEPLESS, UNCOUPLED, VIEWS
 
-EXPLAINED = [name for name in methods.names() if methods.load(name)().activations is not None]
-DEPLOYED = [name for name in methods.names() if methods.load(name)().deploy is not None]
+EXPLAINED = [name for name in NAMES if methods.load(name)().activations is not None]
+DEPLOYED = [name for name in NAMES if methods.load(name)().deploy is not None]
 
 
 def contract_breaches(factory) -> list[str]:
@@ -68,7 +69,7 @@ class Trained(NamedTuple):
   scalars: dict
 
 
-@pytest.fixture(scope='module', params=methods.names())
+@pytest.fixture(scope='module', params=NAMES)
 def trained(request):
   """A method, its state before and after one step, and the step's scalars."""
   method = methods.load(request.param)(optimizer=optax.sgd(0.1), **SMALL[request.param])
@@ -85,7 +86,7 @@ def trained(request):
 
 
 def test_factory_keeps_the_contract():
-  for name in methods.names():
+  for name in NAMES:
     assert contract_breaches(methods.load(name)) == [], name
 
 
@@ -99,13 +100,13 @@ def test_a_deliberate_break_of_the_contract_is_found():
 
 
 def test_unknown_method_suggests_a_name():
-  name = methods.names()[0]
+  name = NAMES[0]
   with pytest.raises(ValueError, match=f"did you mean '{name}'"):
     methods.load(f'{name}r')
 
 
 def test_every_method_has_a_config():
-  assert set(SMOKE) == set(methods.names())
+  assert set(SMOKE) == set(NAMES)
 
 
 def test_state_holds_arrays_only(trained):
@@ -213,7 +214,7 @@ def test_deploy_is_plain_data(trained, adapted):
   assert all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(arrays))
 
 
-@pytest.mark.parametrize('name', sorted(set(methods.names()) - STEPLESS))
+@pytest.mark.parametrize('name', sorted(set(NAMES) - STEPLESS))
 def test_batch_in_parts_trains_the_same_or_is_refused(name):
   with jax.enable_x64(True):
     settings = {**SMALL[name], 'optimizer': optax.sgd(0.1), 'dtype': jnp.float64}
@@ -240,7 +241,7 @@ def test_batch_in_parts_trains_the_same_or_is_refused(name):
 
 
 # Methods that train a backbone.
-REMAT = [n for n in methods.names() if 'remat' in inspect.signature(methods.load(n)).parameters]
+REMAT = [n for n in NAMES if 'remat' in inspect.signature(methods.load(n)).parameters]
 
 
 @pytest.mark.parametrize('name', REMAT)

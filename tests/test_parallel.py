@@ -10,11 +10,11 @@ import sys
 import numpy as np
 import pytest
 
-from jaxdefect import methods
 from tests import parallel_run
+from tests.method_batches import NAMES
 from tests.method_settings import STEPLESS, VIEWS
 
-GRADIENT = [name for name in methods.names() if name not in STEPLESS]
+GRADIENT = [name for name in NAMES if name not in STEPLESS]
 
 
 @functools.cache

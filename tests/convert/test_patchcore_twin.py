@@ -19,6 +19,7 @@ from jaxdefect.evaluate import thresholds
 from jaxdefect.ops import anomaly_map
 
 pytest.importorskip('jaxdefect.methods.hybrid')
+pytest.importorskip('jaxdefect.methods.classifier')
 
 SIZE = 48
 CLASSES = ('bent', 'good', 'stained')

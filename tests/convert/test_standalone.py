@@ -21,6 +21,8 @@ from jaxdefect.convert import examples, export, exported, onnx_file, to_onnx, tw
 from jaxdefect.data import decode
 
 pytest.importorskip('jaxdefect.methods.hybrid')
+pytest.importorskip('jaxdefect.methods.classifier')
+pytest.importorskip('jaxdefect.methods.patchcore')
 
 TWINS = pathlib.Path(twins.__file__).parent
 SIZE = 48

@@ -12,6 +12,8 @@ from PIL import Image
 from jaxdefect.contracts import VERDICTS
 from launch import adapt, evaluate, predict, train
 
+pytest.importorskip('jaxdefect.methods.classifier')
+pytest.importorskip('jaxdefect.methods.patchcore')
 hybrid_bc = pytest.importorskip('configs.hybrid_bc')
 
 

@@ -11,6 +11,9 @@ import pytest
 from jaxdefect import methods
 from jaxdefect.contracts import RULES, VERDICTS, DataSpec, References, to_fitted
 
+pytest.importorskip('jaxdefect.methods.classifier')
+pytest.importorskip('jaxdefect.methods.patchcore')
+
 CLASSES = ('bent', 'good', 'stained')
 SHARED = {'backbone': 'resnet18', 'stages': 2, 'width': 4}
 ANOMALY = {'layers': (1, 2), 'coreset': 0.5, 'projection': 8}
