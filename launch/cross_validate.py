@@ -6,8 +6,8 @@ there are, from models that were trained on most of them: AUROC by leave-one-out
 repeated stratified k-fold, with intervals and a stability figure. Near-copies stay together, and so
 do lots where --config.data.lots=FILE names them. At first contact --hold_out pictures are set aside
 (in whole lots), by the sum of their pixels, in the data folder's hold_out.json or the file that
---config.data.hold_out names; no launcher trains on them from then on, and the last model, of all
-others, is tested on them here.
+--config.data.hold_out names; no launcher trains on them from then on. --look tests the model of all
+others on them, once: every look at them while something is still being chosen uses them up.
 
 --frozen leaves the backbone as it is and trains a ridge head on its features, with --views random
 views of each picture: seconds, where training a network for every fold takes minutes each. An
@@ -69,6 +69,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_integer(
     'hold_out', 15, 'pictures to set aside where none are yet; 0 for none', flag_values=values
   )
+  flags.DEFINE_bool('look', False, 'test a model on the hold-out, once', flag_values=values)
   flags.DEFINE_bool('progress', True, 'show a bar', flag_values=values)
 
 
@@ -91,6 +92,7 @@ def main(values: flags.FlagValues) -> None:
     frozen=values.frozen,
     views=values.views,
     size=values.hold_out,
+    look=values.look,
     progress=values.progress,
     **settings,
   )
@@ -100,7 +102,10 @@ def main(values: flags.FlagValues) -> None:
   for sentence in result['warnings']:
     print(f'note: {sentence}')
   if path.exists() and not held_before:
-    print(f'wrote {path}: what it names trains nothing from now on; train older runs anew')
+    print(
+      f'set {result["held_out"]} pictures aside, in {path}: they train nothing from now on; train '
+      'older runs anew'
+    )
   print(f'report: {directory / "report.html"}')
 
 
@@ -112,6 +117,7 @@ def run(
   frozen: bool = False,
   views: int = 0,
   size: int = 15,
+  look: bool = False,
   progress: bool = True,
   **settings: Any,
 ) -> dict[str, Any]:
@@ -124,6 +130,7 @@ def run(
     frozen: whether the backbone stays as it is and a ridge head is trained.
     views: of each training picture, for the frozen head.
     size: of the hold-out where none was set aside yet; 0 sets none aside.
+    look: whether to test the model of all other pictures on the hold-out, which uses it up.
     progress: show a bar.
     **settings: ``schemes``, ``k``, ``repeats``, ``pair_limit`` of ``cross_validation.evaluate``.
 
@@ -172,7 +179,7 @@ def run(
   scores = np.empty(len(free))
   for fold, found in zip(once, scorer(once)):  # finished folds are not trained again
     scores[fold.test] = found
-  if held:
+  if held and look:
     result['hold_out'] = _on_hold_out(scorer, source, free, held, groups, positive)
     for name, value in result['hold_out'].pop('figures').items():
       result['metrics'][name], result['intervals'][name], kind = value
@@ -181,6 +188,7 @@ def run(
     'method': 'ridge head on fixed features' if frozen else config.method.name,
     'schemes': list(settings['schemes']),
     'seed': seed,
+    'held_out': len(held),
     'seconds': round(time.monotonic() - started, 1),
     'start_weights': scorer.start_weights,
     'config': config.to_dict(),

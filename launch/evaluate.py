@@ -16,9 +16,9 @@ import numpy as np
 from absl import flags
 
 from jaxdefect import data
-from jaxdefect.contracts import NewClassError, References
+from jaxdefect.contracts import ClassScores, NewClassError, References
 from jaxdefect.data import duplicates
-from jaxdefect.evaluate import few_shot, runner
+from jaxdefect.evaluate import classification, few_shot, runner
 from launch import command, experiment, finished_run, tasks, unseen
 
 
@@ -53,12 +53,16 @@ def main(values: flags.FlagValues) -> None:
   else:
     source, split = unseen.read_split(directory, run.config)
     result = score(run, source, split.test, split.groups(source))
+  if 'n' in result:
+    print(f'{result["n"]} images')
   for name, value in result['metrics'].items():
     if '/' not in name or values.data:
       interval = result['intervals'].get(name)
       print(
         f'{name}: {value:.4f}' + (f' [{interval[0]:.4f}, {interval[1]:.4f}]' if interval else '')
       )
+  for name, true, said in result.get('mistakes', ()):
+    print(f'wrong: {name} is {true}, and was called {said}')
   if values.out:
     pathlib.Path(values.out).write_text(json.dumps(result, indent=1) + '\n')
 
@@ -68,7 +72,15 @@ def score(run, source, indices, groups) -> dict:
   batches = experiment.eval_batches(run.config, source, indices, run.fitted.classes)
   predictions, seen = tasks.predict_all(run.method, run.fitted, batches)
   seen['group'] = groups[seen['index']]
-  return tasks.of(predictions).evaluate(predictions, seen, run.fitted)
+  result = tasks.of(predictions).evaluate(predictions, seen, run.fitted)
+  if isinstance(predictions, ClassScores):
+    wrong = classification.worst_mistakes(predictions, seen['label'], limit=len(indices))
+    classes = run.fitted.classes
+    result['mistakes'] = [
+      [source.names[seen['index'][one['row']]], classes[one['true']], classes[one['predicted']]]
+      for one in wrong
+    ]
+  return result
 
 
 def recognise_from_shots(run, source, indices, shots, *, draws: int, seed: int = 0) -> dict:

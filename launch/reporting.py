@@ -108,6 +108,8 @@ def write(
     'versions': versions(),
     'warnings': task.warnings(result),
   }
+  if source.notes:
+    result.setdefault('notes', [str(note) for note in source.notes])
   records = metric_log.read(directory / 'metrics.jsonl') if config.steps else []
   title = f'{config.method.name} on {config.data.name}'
   report.write_report(directory, result, title=title, records=records, **pictures)

@@ -27,6 +27,8 @@ from jaxdefect.explain import figures, report
 from jaxdefect.train.fit import check_arguments
 from launch import augmentation, calibration, command, experiment, reporting, stopping, tasks
 
+_FEW = 20  # test images
+
 
 def train_seed(
   config: ConfigDict, seed: int, directory: pathlib.Path, *, progress: bool = True
@@ -113,7 +115,13 @@ def _summary(made: experiment.Experiment) -> str:
   ]
   copies = split.report.get('near_duplicates')
   if copies:
-    said.append(f'{len(copies)} groups of near-copies, each on one side')
+    said.append(f'groups of near-copies: {len(copies)}, each on one side')
+  if split.report.get('left_out'):
+    said.append(f'left out with their group: {len(split.report["left_out"])}')
+  if 0 < len(split.test) < _FEW:
+    said.append(
+      f'only {len(split.test)} to test, which says little; launch.cross_validate tests them all'
+    )
   return '; '.join([*said, *map(str, source.notes)])
 
 

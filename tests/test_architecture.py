@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.method_batches import NAMES
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 # Room -> rooms that it may import. Itself is always allowed.
@@ -145,7 +147,7 @@ def test_methods_are_usable_without_the_libraries_of_the_pipeline():
     "for name in ('grain', 'tensorflow_datasets', 'pycocotools', 'ml_collections'):\n"
     '  sys.modules[name] = None\n'
     'from jaxdefect import methods\n'
-    'print([methods.load(name)().init is not None for name in methods.names()])'
+    f'print([methods.load(name)().init is not None for name in {NAMES}])'
   )
   result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
   assert set(result.stdout.strip('[]\n').split(', ')) == {'True'}, result.stderr

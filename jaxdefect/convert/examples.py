@@ -28,6 +28,7 @@ def decision(said):
 
 TORCH = (
   '''"""python example.py PICTURE ...; needs torch, and Pillow to decode pictures."""
+import pathlib
 import sys
 
 import torch
@@ -36,7 +37,7 @@ from PIL import Image, ImageOps
 from model import load
 
 MAPS = ('maps', 'evidence')
-model = load('.')
+model = load(pathlib.Path(__file__).parent)
 described = model.described
 '''
   + _READ_AND_SAY
@@ -53,6 +54,7 @@ described = model.described
 ONNX = (
   '''"""python example_onnx.py PICTURE ...; needs onnxruntime, and Pillow to decode pictures."""
 import json
+import pathlib
 import sys
 
 import numpy as np
@@ -60,7 +62,7 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 MAPS = ('maps', 'evidence')
-session = onnxruntime.InferenceSession('model.onnx')
+session = onnxruntime.InferenceSession(pathlib.Path(__file__).with_name('model.onnx'))
 described = json.loads(session.get_modelmeta().custom_metadata_map['jaxdefect'])
 '''
   + _READ_AND_SAY

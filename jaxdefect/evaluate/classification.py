@@ -15,7 +15,7 @@ import numpy as np
 from sklearn import metrics as sk_metrics
 
 from jaxdefect.contracts import ClassScores
-from jaxdefect.evaluate import intervals
+from jaxdefect.evaluate import auroc_interval, intervals
 from jaxdefect.evaluate.seeds import aggregate as aggregate
 
 # The type of predictions that this evaluator reads.
@@ -57,7 +57,9 @@ def evaluate(
       absent; without images there are no metrics at all.
     - ``intervals``: name -> [low, high]; Wilson for ``accuracy``, ``recall/<class>`` and
       ``precision/<class>``; bootstrap over images for ``balanced_accuracy``, ``macro_f1`` and
-      ``auroc``. ``interval_kinds`` says which is which, ``confidence`` their coverage.
+      ``auroc``, or where nothing is wrong ``'guaranteed'``: Wilson's bounds of all recalls
+      together (Bonferroni) and the worst F1 that they allow, and ``auroc_interval.guaranteed``.
+      ``interval_kinds`` says which is which, ``confidence`` their coverage.
     - ``n``, ``support`` (class -> images), ``classes``, ``absent_classes``, and
       ``confusion_matrix`` (rows are true classes, columns predicted ones).
 
@@ -124,15 +126,30 @@ def evaluate(
     put(f'recall/{classes[k]}', 'wilson', _wilson(hits, support[k], confidence))
     put(f'precision/{classes[k]}', 'wilson', _wilson(hits, calls, confidence))
 
+  # Where nothing is wrong resampling has nothing to vary: what is certain then, of all classes.
+  sides = [min(int(support[k]), n - int(support[k])) for k in present]
+  each = 1 - (1 - confidence) / len(present)
+  if np.trace(confusion) == n:
+    count = support[present]
+    least = np.array([intervals.wilson(int(c), int(c), confidence=each)[0] for c in count])
+    lost = float(((1 - least) * count).sum())
+    put('balanced_accuracy', 'guaranteed', (float(least.mean()), 1.0))
+    worst = 2 * least * count / (2 * least * count + lost)  # all that is lost taken for this class
+    put('macro_f1', 'guaranteed', (float(worst.mean()), 1.0))
+  if aurocs and min(aurocs) == 1:
+    least = [auroc_interval.guaranteed(1.0, pairs, confidence=each)[0] for pairs in sides]
+    put('auroc', 'guaranteed', (float(np.mean(least)), 1.0))
+
   # Drawing N images again is drawing the cells of the confusion matrix again.
   generator = np.random.default_rng(seed)
   resampled = generator.multinomial(n, confusion.ravel() / n, size=num_resamples)
   resampled = resampled.reshape(num_resamples, num_classes, num_classes)
   recalls, f1s = _macro_recall_and_f1(resampled)
   recall_interval = intervals.percentile_interval(recalls, confidence=confidence)
-  put('balanced_accuracy', 'bootstrap', recall_interval)
-  put('macro_f1', 'bootstrap', intervals.percentile_interval(f1s, confidence=confidence))
-  if aurocs:
+  if np.trace(confusion) < n:
+    put('balanced_accuracy', 'bootstrap', recall_interval)
+    put('macro_f1', 'bootstrap', intervals.percentile_interval(f1s, confidence=confidence))
+  if aurocs and min(aurocs) < 1:
     interval = intervals.bootstrap(
       _macro_auroc,
       probabilities,

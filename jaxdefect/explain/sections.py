@@ -33,7 +33,7 @@ KINDS = {
   'delong': 'DeLong',
   'delong and refits': 'DeLong, and refits for the training pictures',
   'delong, doubled': "DeLong's variance doubled for the training pictures",
-  'guaranteed': 'every defect scores above every other picture: what is certain then',
+  'guaranteed': 'nothing was wrong: what is certain then',
 }
 _NOTHING = 'n/a'
 

@@ -174,9 +174,11 @@ def fit(
 def _start(method, key, spec, pretrained, references) -> tuple[State, Position]:
   """The state before step 0."""
   init_key, prepare_key, run_key = jax.random.split(key, 3)
-  state = jax.jit(lambda key, pretrained: method.init(key, spec, pretrained=pretrained))(
-    init_key, pretrained
-  )
+  # It runs once: LLVM's last level takes four times as long to compile, for the same bits.
+  quick = {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else None
+  state = jax.jit(
+    lambda key, pretrained: method.init(key, spec, pretrained=pretrained), compiler_options=quick
+  )(init_key, pretrained)
   before = jax.eval_shape(lambda: state)
   state = jax.tree.map(jnp.asarray, method.prepare(prepare_key, state, references))
   if jax.eval_shape(lambda: state) != before:

@@ -93,6 +93,7 @@ def test_a_replaced_picture_is_scored_anew(pictures, tmp_path, monkeypatch):
 def test_trains_every_fold_and_goes_on_where_it_stopped(pictures, tmp_path, monkeypatch):
   config = folder_config(pictures)
   settings = {'size': 4, 'schemes': ('leave_one_out', 'k_fold'), 'k': 3, 'progress': False}
+  settings['look'] = True
   trained, calls = TrainedFolds._trained, []
 
   def killed(self, *parts):
@@ -131,7 +132,9 @@ def test_what_is_held_out_never_trains(pictures, tmp_path, monkeypatch, capsys):
   config = folder_config(pictures)
   settings = {'size': 4, 'schemes': ('k_fold',), 'k': 2, 'progress': False}
   cross_validate.run(config, tmp_path / 'run', **settings)
-  assert len(list((tmp_path / 'run' / 'folds').iterdir())) == 2 + 1  # no model for each picture
+  assert (
+    len(list((tmp_path / 'run' / 'folds').iterdir())) == 2
+  )  # none for each picture, none to look
   held = hold_out.read(pictures / 'hold_out.json')
   source = experiment.load_source(config.data)
   assert held.images.keys().isdisjoint(source.names)
@@ -201,11 +204,12 @@ def test_made_data_need_a_file_for_the_hold_out(tmp_path, monkeypatch):
   monkeypatch.setattr(TrainedFolds, '_trained', lambda self, training, test: test % 5 - 2.0)
   result = cross_validate.run(config, tmp_path / 'run', **settings)
   held = hold_out.read(config.data.hold_out)
-  assert result['hold_out']['scores'].keys() == held.images.keys()
-  assert len(held.images) == 4
+  assert 'hold_out' not in result  # nobody has looked
+  assert result['held_out'] == len(held.images) == 4
   assert held.images.keys().isdisjoint(experiment.load_source(config.data).names)
-  again = cross_validate.run(config, tmp_path / 'again', **settings)
-  assert again['hold_out'] == result['hold_out']
+  again = cross_validate.run(config, tmp_path / 'again', look=True, **settings)
+  assert again['hold_out']['scores'].keys() == held.images.keys()
+  assert again['metrics']['auroc/k_fold'] == result['metrics']['auroc/k_fold']
 
 
 def test_a_finished_run_is_converted_though_its_pictures_are_held_out_now(
