@@ -1,4 +1,4 @@
-"""Ctrl-C or SIGTERM ends a run after its step, with a checkpoint; a second one ends it at once."""
+"""Ctrl-C or SIGTERM ends a run with a checkpoint, after the steps that are under way."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SAID = b'\nstopping after this step, with a checkpoint; once more stops at once\n'
+_SAID = b'\nstopping, with a checkpoint: some seconds; once more stops at once\n'
 
 
 @contextlib.contextmanager
