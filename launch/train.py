@@ -25,7 +25,7 @@ from jaxdefect.data import split_record, splits
 from jaxdefect.evaluate.seeds import aggregate
 from jaxdefect.explain import figures, report
 from jaxdefect.train.fit import check_arguments
-from launch import augmentation, calibration, command, experiment, reporting, stopping, tasks
+from launch import alone, augmentation, calibration, command, experiment, reporting, stopping, tasks
 
 _FEW = 20  # test images
 
@@ -73,7 +73,7 @@ def train_seed(
       splits.write(split_file, made.source, made.split)
 
   fit_started = time.monotonic()
-  with stopping.when_asked() as stop:
+  with alone.in_folder(directory), stopping.when_asked() as stop:
     state = train.fit(
       made.method,
       key_train,

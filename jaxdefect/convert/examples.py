@@ -3,12 +3,15 @@
 _READ_AND_SAY = '''
 
 def read(name):
-  """A picture as RGB; more than 8 bits go through the window that was trained with."""
+  """As RGB: more than 8 bits through the window of training, what is transparent over black."""
   picture = ImageOps.exif_transpose(Image.open(name))
   if picture.mode.startswith('I'):
     low, high = described['data']['sixteen_bit_range']
     scale = 255 / (high - low)
     picture = picture.convert('F').point(lambda v: v * scale + (0.5 - low * scale)).convert('L')
+  if picture.has_transparency_data:
+    picture = picture.convert('RGBA')
+    picture = Image.alpha_composite(Image.new('RGBA', picture.size, (0, 0, 0, 255)), picture)
   return picture.convert('RGB')
 
 

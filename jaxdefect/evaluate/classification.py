@@ -179,20 +179,39 @@ def worst_mistakes(
     One dict per mistake: ``row`` (place in ``predictions``), ``true`` and ``predicted`` (classes
     as integers), ``probability`` (of the predicted class) and ``true_probability``.
   """
+  found = _said(predictions, labels)
+  wrong = [row for row in found if row['predicted'] != row['true']]
+  return sorted(wrong, key=lambda row: row['true_probability'] - row['probability'])[:limit]
+
+
+def least_certain(
+  predictions: ClassScores, labels: np.ndarray, *, limit: int = 12
+) -> list[dict[str, Any]]:
+  """The right predictions, the least probable first: what to look at where nothing was wrong.
+
+  Args:
+    predictions: [N, K] scores and probabilities.
+    labels: [N] integers.
+    limit: at most so many.
+
+  Returns:
+    One dict per prediction, as in :func:`worst_mistakes`.
+  """
+  right = [row for row in _said(predictions, labels) if row['predicted'] == row['true']]
+  return sorted(right, key=lambda row: row['probability'])[:limit]
+
+
+def _said(predictions: ClassScores, labels: np.ndarray) -> list[dict[str, Any]]:
   scores, probabilities, labels = _checked(predictions, labels, range(predictions.scores.shape[1]))
-  predicted = scores.argmax(axis=1)
-  wrong = np.flatnonzero(predicted != labels)
-  taken, missed = probabilities[wrong, predicted[wrong]], probabilities[wrong, labels[wrong]]
-  order = np.argsort(missed - taken, kind='stable')[:limit]
   return [
     {
-      'row': int(wrong[i]),
-      'true': int(labels[wrong[i]]),
-      'predicted': int(predicted[wrong[i]]),
-      'probability': float(taken[i]),
-      'true_probability': float(missed[i]),
+      'row': row,
+      'true': int(true),
+      'predicted': int(predicted),
+      'probability': float(of[predicted]),
+      'true_probability': float(of[true]),
     }
-    for i in order
+    for row, (true, predicted, of) in enumerate(zip(labels, scores.argmax(axis=1), probabilities))
   ]
 
 

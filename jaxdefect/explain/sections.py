@@ -203,10 +203,15 @@ def figure(drawn: Figure, caption: str) -> Markup:
 
 
 def mistakes(worst: Sequence[Mistake], ceiling: float | None) -> Markup:
-  """Picture, evidence, what was said and what was true, for the worst mistakes."""
+  """Picture, evidence, what was said and what was true, for the worst mistakes.
+
+  Of answers that were all right it says so.
+  """
   if not worst:
     return Markup()
-  shown = []
+  heading, order, shown = 'Worst mistakes', 'the most confident errors first.', []
+  if all(one.predicted == one.true for one in worst):
+    heading, order = 'No mistakes: the least certain answers', 'the least probable first.'
   for one in worst:
     pictures = [page.photo(one.image, alt=f'picture of class {one.true}')]
     if one.overlay is not None:
@@ -217,8 +222,8 @@ def mistakes(worst: Sequence[Mistake], ceiling: float | None) -> Markup:
       caption.append(tag('div', one.name, class_='name'))
     pair = tag('div', *pictures, class_='pair')
     shown.append(tag('figure', pair, tag('figcaption', *caption)))
-  sentence = 'In bold what was predicted and its probability; the most confident errors first.'
-  parts = [tag('h2', 'Worst mistakes')]
+  sentence = f'In bold what was predicted and its probability; {order}'
+  parts = [tag('h2', heading)]
   if ceiling is not None and any(one.overlay is not None for one in worst):
     sentence += (
       ' On the right what spoke for the predicted class rather than the others (Grad-CAM), on one '

@@ -65,10 +65,15 @@ def validate(predictions: Any, seen: dict, classes: tuple[str, ...]) -> dict[str
 
 
 def complete(made, fitted, known, predictions, seen, batches, directory, result) -> dict[str, Any]:
-  """Adds the pixel-linear floor; returns the worst mistakes with their evidence."""
+  """Adds the pixel-linear floor; returns the worst mistakes with their evidence.
+
+  Where nothing was wrong these are the least certain answers.
+  """
   config, source = made.config, made.source
   result['floor'] = _floor(made, fitted.classes, batches)
-  wrong = classification.worst_mistakes(predictions, seen['label'], limit=config.pictures)
+  told, limit = (predictions, seen['label']), config.pictures
+  shown = classification.worst_mistakes(*told, limit=limit)
+  shown = shown or classification.least_certain(*told, limit=limit)
   ceiling, activations = None, made.method.activations
   if activations is not None:
     ceiling = mistakes.evidence_ceiling(activations, fitted, known.batches)
@@ -76,7 +81,7 @@ def complete(made, fitted, known, predictions, seen, batches, directory, result)
   if activations is not None and 'mask' in source.annotations:
     result['localisation'] = _localisation(made, fitted, batches)
   pictures = mistakes.illustrate(
-    wrong, fitted, batches, activations=activations, ceiling=ceiling, names=source.names
+    shown, fitted, batches, activations=activations, ceiling=ceiling, names=source.names
   )
   return {'mistakes': pictures, 'ceiling': ceiling, 'figures': _fine_tuning(fitted, result)}
 

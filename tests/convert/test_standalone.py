@@ -109,6 +109,7 @@ def folder(tmp_path_factory):
   export.write(out, *deployment, details=details, add=add)
   Image.fromarray(generator.integers(0, 256, (70, 91, 3), np.uint8)).save(out / 'part.png')
   Image.fromarray(generator.integers(0, 6000, (70, 91), np.uint16)).save(out / 'deep.png')
+  Image.fromarray(generator.integers(0, 256, (70, 91, 4), np.uint8)).save(out / 'clear.png')
   return out
 
 
@@ -149,7 +150,7 @@ def test_the_examples_read_pictures_as_the_run_did(folder):
     tree = ast.parse(text)
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     exec(compile(ast.Module(functions, []), 'example', 'exec'), scope)
-    for name in ('part.png', 'deep.png'):
+    for name in ('part.png', 'deep.png', 'clear.png'):
       ours = decode.read_image(folder / name, sixteen_bit_range=(100, 4195))
       found = np.asarray(scope['read'](folder / name))
       np.testing.assert_array_equal(found, np.broadcast_to(ours, found.shape))

@@ -1,5 +1,6 @@
 """The report: complete, self-contained, escaped, and written whole or not at all."""
 
+import dataclasses
 import html.parser
 import json
 import os
@@ -104,6 +105,14 @@ def test_page_holds_every_part():
   assert '1,234' in shown.texts
   assert 'bad 93.0 %' in shown.texts
   assert shown.tags.count('img') == 6  # matrix, curves, k-shot, scale, picture, overlay
+
+
+def test_answers_that_were_all_right_are_called_so():
+  right = dataclasses.replace(_mistake(), true='bad')
+  assert 'No mistakes: the least certain answers' in _page(_full(), mistakes=[right]).text
+  both = _page(_full(), mistakes=[right, _mistake()]).text
+  assert 'Worst mistakes' in both
+  assert 'No mistakes' not in both
 
 
 def test_page_is_self_contained():

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -12,7 +13,7 @@ import pytest
 
 from jaxdefect import train as training
 from jaxdefect.train.report import Report
-from launch import command, stopping, train
+from launch import alone, command, stopping, train
 
 pytest.importorskip('jaxdefect.methods.classifier')
 
@@ -45,6 +46,22 @@ def test_other_threads_do_not_listen():
   assert found == [None]
 
 
+def test_a_process_that_is_killed_leaves_its_folder_to_others(tmp_path):
+  code = (
+    'import sys, time; from launch import alone\n'
+    f'with alone.in_folder({str(tmp_path)!r}):\n  print("in", flush=True)\n  time.sleep(600)'
+  )
+  process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
+  assert process.stdout is not None
+  assert process.stdout.readline() == b'in\n'
+  with pytest.raises(ValueError, match='by another process'), alone.in_folder(tmp_path):
+    pass
+  process.kill()
+  process.communicate()
+  with alone.in_folder(tmp_path):
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_stopped_before_its_first_checkpoint_goes_on(tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 'unused')
 
@@ -66,6 +83,11 @@ def test_a_run_stopped_before_its_first_checkpoint_goes_on(tmp_path, monkeypatch
   assert [path.name for path in (tmp_path / 'stopped' / 'checkpoints').iterdir()] == ['1']
 
   monkeypatch.setattr(Report, 'push', push)
+  # As long as the one that stops writes its checkpoint, nobody else goes on.
+  with alone.in_folder(tmp_path / 'stopped'), pytest.raises(SystemExit) as exit_:
+    run(tmp_path / 'stopped')
+  assert exit_.value.code == 2
+  assert 'stopped is being trained by another process' in capsys.readouterr().err
   run(tmp_path / 'stopped')
   assert 'holds a run of 1 steps; going on from there' in capsys.readouterr().err
   run(tmp_path / 'whole')
