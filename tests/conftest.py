@@ -11,15 +11,15 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Most of the time of the tests is compiling for the CPU. Fewer LLVM passes, and loops from XLA's
 # LLVM emitter in place of its MLIR one, take a third less and compute the same operations; code in
 # one part, as the other core compiles for another test, a tenth less; short code, without unrolled
-# loops and vectors made of scalars, another third; machine code chosen instruction by instruction
-# and left as it comes, again a third. Level 0 is quicker still but wrong: its programs read memory
-# that nothing has written (jaxlib 0.10.2).
+# loops and vectors made of scalars, another third; machine code left as it comes, a quarter of what
+# is left. Level 0 and --fast-isel are quicker still but wrong: their programs read memory that
+# nothing has written (jaxlib 0.10.2).
 # XLA takes the last of two values, so flags from outside win; one that it does not know stops it.
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     '--xla_backend_optimization_level=1',
     '--xla_backend_extra_options=xla_cpu_optimize_for_size,xla_cpu_disable_slp_vectorizer,'
-    'xla_cpu_disable_loop_unrolling,--fast-isel,--disable-cgp,--disable-lsr,--disable-copyprop,'
+    'xla_cpu_disable_loop_unrolling,--disable-cgp,--disable-lsr,--disable-copyprop,'
     '--enable-misched=false,--disable-machine-cse,--disable-machine-licm,--disable-machine-sink,'
     '--disable-postra-machine-licm,--disable-branch-fold,--disable-block-placement,'
     '--disable-early-taildup,--disable-tail-duplicate',
