@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pathlib
 from collections.abc import Iterator
 
 from jaxdefect import train
@@ -34,7 +33,7 @@ def in_folder(directory: str | os.PathLike[str]) -> Iterator[None]:
       fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise ValueError(
-        f'{pathlib.Path(directory)} is being trained by another process, which may still be '
+        f'{directory} is being trained by another process, which may still be '
         'writing its checkpoint; wait until it has ended, or choose another --workdir'
       ) from None
     except OSError:  # for example of a network

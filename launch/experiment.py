@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from jaxdefect import data, methods, optim, train
 from jaxdefect.contracts import DataSpec, Method, References
-from jaxdefect.data import batching, box_splits, episodes, hold_out, leakage, splits
+from jaxdefect.data import batching, box_splits, decode, episodes, hold_out, leakage, splits
 from jaxdefect.data.good_parts import GOOD
 from jaxdefect.train import parallel
 from launch import checks, command
@@ -35,7 +35,6 @@ SPLITS = {
   'boxes_fraction': box_splits.boxes_fraction,
   'boxes_unseen': box_splits.boxes_unseen,
 }
-
 
 # method.dtype -> what the network computes in; parameters, losses and distances stay float32.
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -113,10 +112,11 @@ def make_split(config: ConfigDict, source: data.Source, seed: int) -> splits.Spl
   kind = settings.pop('kind')
   if kind not in SPLITS:
     raise ValueError(f'split.kind is {kind!r}; it can be {", ".join(SPLITS)}')
-  function = SPLITS[kind]
-  arguments = keyword_arguments(function, settings, where=f'split {kind}')
+  arguments = keyword_arguments(SPLITS[kind], settings, where=f'split {kind}')
   try:
-    return function(source, seed=seed, **arguments)
+    return SPLITS[kind](source, seed=seed, **arguments)
+  except decode.Unreadable:
+    raise  # is no matter of the split
   except ValueError as error:
     numbers = (f'--config.split.{k}={v}' for k, v in settings.items() if isinstance(v, int | float))
     notes = ''.join(f'; {note}' for note in source.notes)

@@ -18,12 +18,14 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     '--xla_backend_optimization_level=1',
-    '--xla_backend_extra_options=xla_cpu_optimize_for_size,xla_cpu_disable_slp_vectorizer,'
-    'xla_cpu_disable_loop_unrolling,--disable-cgp,--disable-lsr,--disable-copyprop,'
-    '--enable-misched=false,--disable-machine-cse,--disable-machine-licm,--disable-machine-sink,'
-    '--disable-postra-machine-licm,--disable-branch-fold,--disable-block-placement,'
-    '--disable-early-taildup,--disable-tail-duplicate',
-    '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
+    (
+      '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 '
+      '--xla_backend_extra_options=xla_cpu_optimize_for_size,xla_cpu_disable_slp_vectorizer,'
+      'xla_cpu_disable_loop_unrolling,--disable-cgp,--disable-lsr,--disable-copyprop,'
+      '--enable-misched=false,--disable-machine-cse,--disable-machine-licm,--disable-machine-sink,'
+      '--disable-postra-machine-licm,--disable-branch-fold,--disable-block-placement,'
+      '--disable-early-taildup,--disable-tail-duplicate'
+    )
     * version('jaxlib').startswith('0.10.'),
     os.environ.get('XLA_FLAGS', ''),
   ]

@@ -47,6 +47,10 @@ _DAMAGE = (
 )
 
 
+class Unreadable(ValueError):
+  """A picture file is empty, damaged or of a kind that cannot be shown in 8 bits."""
+
+
 def read_image(
   path: str | os.PathLike[str], *, sixteen_bit_range: tuple[int, int] = FULL_RANGE
 ) -> np.ndarray:
@@ -69,7 +73,7 @@ def read_image(
     uint8 [H, W, C], C in {1, 3}.
 
   Raises:
-    ValueError: one sentence naming the file, when it is empty, damaged or of a kind that cannot
+    Unreadable: one sentence naming the file, when it is empty, damaged or of a kind that cannot
       be shown in 8 bits without guessing.
   """
   path = pathlib.Path(path)
@@ -78,7 +82,7 @@ def read_image(
   except FileNotFoundError:
     raise FileNotFoundError(f'The image {path} does not exist.') from None
   except (OSError, ValueError) as error:
-    raise ValueError(f'The image {path} cannot be read: {error}.') from error
+    raise Unreadable(f'The image {path} cannot be read: {error}.') from error
 
 
 def decode(data: bytes, *, sixteen_bit_range: tuple[int, int] = FULL_RANGE) -> np.ndarray:

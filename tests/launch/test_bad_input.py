@@ -61,6 +61,12 @@ def test_training_input(pictures, tmp_path, monkeypatch, capsys):
   few = said('--config.split.per_class=6')
   assert "'bent'" in few
   assert '--config.split.per_class=6' in few
+  damaged = shutil.copytree(pictures, tmp_path / 'damaged')
+  broken = sorted((damaged / 'bent').iterdir())[0]
+  broken.write_bytes(broken.read_bytes()[:100])
+  text = said(data=damaged)
+  assert f'The image {broken} cannot be read' in text
+  assert 'per_class' not in text
   shutil.copytree(pictures / 'good', tmp_path / 'one' / 'good')
   assert "one alone, 'good'; put the pictures of each class" in said(data=tmp_path / 'one')
   assert "did you mean 'steps'" in said('--config.step=3')
