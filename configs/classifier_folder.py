@@ -2,7 +2,7 @@ r"""Cross-entropy baseline on your own pictures: one sub-folder per class.
 
 Run:   python -m launch.train --config=configs/classifier_folder.py \
            --config.data.dir=PICTURES
-       --config.split.per_class=5        train on fewer, test on more
+       --config.split.train=0.5          train on fewer, test on more
        --config.pretrained.weights=''    start from random weights (slower, and less accurate)
 Needs: PICTURES/<class>/*.png (or jpg, tif, bmp; gray, colour or 16-bit) and ImageNet weights: a
        torchvision file, --config.pretrained.weights=resnet18.pth --config.pretrained.stages=3
@@ -27,8 +27,8 @@ def get_config(variant: str = '') -> ConfigDict:
   c.data.hold_out = ''  # what launch.cross_validate set aside; '' is hold_out.json in dir
 
   c.split = ConfigDict()
-  c.split.kind = 'few_shot'
-  c.split.per_class = 10
+  c.split.kind = 'fraction'
+  c.split.train = 0.7  # of each class; the others test
   c.split.max_test = config_dict.placeholder(int)
 
   c.pretrained = ConfigDict()
@@ -73,7 +73,7 @@ def get_config(variant: str = '') -> ConfigDict:
 
   if variant == 'smoke':
     c.data.image_size = (32, 32)
-    c.split.per_class = 2
+    c.split.train = 0.25
     c.split.max_test = 12
     c.pretrained.weights = ''
     c.method.stages, c.method.frozen_stages = 2, 0

@@ -6,6 +6,7 @@ In a checkout the launchers lie beside this package, in an installed one inside 
 import ast
 import difflib
 import importlib.util
+import os
 import pathlib
 import runpy
 import sys
@@ -19,13 +20,10 @@ def main() -> None:
   verbs = launchers(root / 'launch')
   verb = sys.argv[1] if len(sys.argv) > 1 else '--help'
   if verb in ('--help', '-help', '-h'):
-    print('usage: jaxdefect VERB [flags]; jaxdefect VERB --help has the flags\n')
-    for name, summary in verbs.items():
-      print(f'  {name:15} {summary}')
-    names = sorted(path.stem for path in (root / 'configs').glob('[a-z]*_*.py'))
-    listed = textwrap.fill(', '.join(names), 98, initial_indent='  ', subsequent_indent='  ')
-    print('\nconfigs, for example jaxdefect train --config=contrastive_margin_synthetic:\n')
-    print(listed)
+    try:
+      print(_usage(verbs, root / 'configs'), flush=True)
+    except BrokenPipeError:  # whoever reads has seen enough
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return
   if verb not in verbs:
     close = difflib.get_close_matches(verb, verbs, n=1)
@@ -39,6 +37,15 @@ def main() -> None:
     sys.path.insert(0, str(root))  # ... unless another package has this very name.
   sys.argv = [f'jaxdefect {verb}', *sys.argv[2:]]
   runpy.run_module(f'launch.{verb}', run_name='__main__', alter_sys=True)
+
+
+def _usage(verbs: dict[str, str], configs: pathlib.Path) -> str:
+  names = sorted(path.stem for path in configs.glob('[a-z]*_*.py'))
+  listed = textwrap.fill(', '.join(names), 98, initial_indent='  ', subsequent_indent='  ')
+  lines = [f'  {name:15} {summary}' for name, summary in verbs.items()]
+  first = 'usage: jaxdefect VERB [flags]; jaxdefect VERB --help has the flags'
+  then = 'configs, for example jaxdefect train --config=contrastive_margin_synthetic:'
+  return '\n'.join([first, '', *lines, '', then, '', listed])
 
 
 def launchers(folder: pathlib.Path) -> dict[str, str]:

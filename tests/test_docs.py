@@ -5,6 +5,7 @@ import functools
 import importlib
 import importlib.util
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -16,7 +17,7 @@ import urllib.parse
 import pytest
 from absl import flags
 
-from jaxdefect.__main__ import launchers
+from jaxdefect.__main__ import launchers, main
 from launch import command
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -276,3 +277,12 @@ def test_notebooks_become_pages():
 def test_scores_stay_in_their_sentence():
   made = hook('pages').on_page_markdown('in\n<!-- score: A; b; c -->5 %<!-- end --> of all')
   assert made == 'in\n5 % of all'
+
+
+def test_listing_of_the_verbs_may_be_cut_short(monkeypatch):
+  reads, writes = os.pipe()
+  os.close(reads)
+  with os.fdopen(writes, 'w') as closed:
+    monkeypatch.setattr(sys, 'stdout', closed)
+    monkeypatch.setattr(sys, 'argv', ['jaxdefect'])
+    main()  # as in 'jaxdefect | head -1': no traceback

@@ -58,15 +58,15 @@ def test_training_input(pictures, tmp_path, monkeypatch, capsys):
   (tmp_path / 'empty').mkdir()
   assert str(tmp_path / 'empty') in said(data=tmp_path / 'empty')
   assert 'data.dir is not set' in said(data='')
-  few = said('--config.split.per_class=6')
+  few = said('--config.split.train=0.99')
   assert "'bent'" in few
-  assert '--config.split.per_class=6' in few
+  assert '--config.split.train=0.99' in few
   damaged = shutil.copytree(pictures, tmp_path / 'damaged')
   broken = sorted((damaged / 'bent').iterdir())[0]
   broken.write_bytes(broken.read_bytes()[:100])
   text = said(data=damaged)
   assert f'The image {broken} cannot be read' in text
-  assert 'per_class' not in text
+  assert 'split' not in text
   shutil.copytree(pictures / 'good', tmp_path / 'one' / 'good')
   assert "one alone, 'good'; put the pictures of each class" in said(data=tmp_path / 'one')
   assert "did you mean 'steps'" in said('--config.step=3')

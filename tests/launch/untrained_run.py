@@ -6,6 +6,7 @@ import types
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from jaxdefect.data import hold_out, sources, splits
@@ -30,8 +31,7 @@ def make(directory: pathlib.Path, pictures: pathlib.Path) -> pathlib.Path:
     write_picture(pictures / CLASSES[seed % 2] / f'{seed:02}.png', seed)
   config = classifier_folder.get_config('smoke')
   config.data.dir = str(pictures)
-  config.split.per_class = 3
-  config.split.validation_per_class = 1
+  config.split = ConfigDict({'kind': 'few_shot', 'per_class': 3, 'validation_per_class': 1})
   source = experiment.load_source(config.data)
   split = experiment.make_split(config.split, source, 0)
   experiment.write_config(config, directory)
