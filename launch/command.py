@@ -41,7 +41,7 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
     lines = [(sys.modules['__main__'].__doc__ or '').strip(), '', 'Flags:']
     for name in values:
       lines.append(f'  --{name}: {values[name].help} (default: {values[name].default})')
-    print(_as_installed('\n'.join(lines)))
+    print(as_installed('\n'.join(lines)))
     return
   try:
     prepare()
@@ -67,14 +67,14 @@ def run(define: Callable[[flags.FlagValues], None], main: Callable[[flags.FlagVa
     _leave(130)
 
 
-def _as_installed(text: str) -> str:
+def as_installed(text: str) -> str:
   """``launch.train`` is called ``jaxdefect train`` where there is no checkout."""
   in_wheel = (CONFIGS.parent / '__main__.py').is_file()  # inside of the package
   return re.sub(r'(python -m )?\blaunch\.(?=[a-z])', 'jaxdefect ', text) if in_wheel else text
 
 
 def _fail(sentence: str, code: int = 2):
-  print(f'error: {_as_installed(" ".join(sentence.split()))}', file=sys.stderr)
+  print(f'error: {as_installed(" ".join(sentence.split()))}', file=sys.stderr)
   _leave(code)
 
 

@@ -27,6 +27,10 @@ from launch import command, experiment, finished_run, tasks
 from launch.versions import versions
 
 TARGETS = ('torch', 'onnx')
+_FOR_THE_LINE = {
+  'torch': 'model.py with model.safetensors and model.json (PyTorch)',
+  'onnx': 'model.onnx alone (ONNX Runtime)',
+}
 PRECISIONS = ('float32', 'float16', 'int8')
 LARGEST_CHANGE = 0.001  # of a metric
 _FOR_ONNX = ('onnx', 'onnxscript', 'onnxruntime')
@@ -62,6 +66,7 @@ def main(values: flags.FlagValues) -> None:
   for target in values.to:
     _tell(target, found[target])
   print(f'wrote {out}: {", ".join(sorted(path.name for path in out.iterdir()))}')
+  print('for the line: ' + ' or '.join(_FOR_THE_LINE[target] for target in values.to))
 
 
 def convert(

@@ -3,11 +3,13 @@
 Reads the run's split, so it scores the very images that training never saw, and prints the figures
 with their intervals. --data=NAME:DIR tries the run on another data set, recognised from --shots
 references per class alone, over --draws random choices of references. --hold_out scores the
-pictures that launch.cross_validate set aside. --false_alarm_rate=0.01 sets another threshold for an
+pictures that launch.cross_validate set aside, and keeps every such look, with its date, in
+RUN/hold_out_looks.json. --false_alarm_rate=0.01 sets another threshold for an
 anomaly method; the run stays as it is.
 """
 
 import dataclasses
+import datetime
 import json
 import pathlib
 
@@ -56,15 +58,32 @@ def main(values: flags.FlagValues) -> None:
   if 'n' in result:
     print(f'{result["n"]} images')
   for name, value in result['metrics'].items():
-    if '/' not in name or values.data:
+    if '/' not in name or name.startswith('recall/') or values.data:
       interval = result['intervals'].get(name)
       print(
         f'{name}: {value:.4f}' + (f' [{interval[0]:.4f}, {interval[1]:.4f}]' if interval else '')
       )
+  if values.hold_out and not values.data:
+    print(_keep_look(directory / 'hold_out_looks.json', result))
   for name, true, said in result.get('mistakes', ()):
     print(f'wrong: {name} is {true}, and was called {said}')
   if values.out:
     pathlib.Path(values.out).write_text(json.dumps(result, indent=1) + '\n')
+
+
+def _keep_look(path: pathlib.Path, result: dict) -> str:
+  """Writes down that the hold-out was looked at, and says how often it was."""
+  looks = json.loads(path.read_text()) if path.exists() else []
+  now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+  partial = path.with_suffix('.partial')
+  partial.write_text(json.dumps([*looks, {'date': now, **result}], indent=1) + '\n')
+  partial.replace(path)
+  if not looks:
+    return f'kept in {path}: the first look of this run at what was set aside'
+  return (
+    f'kept in {path}: look {len(looks) + 1} of this run at what was set aside, the first on '
+    f'{looks[0]["date"][:10]}; it tests only what was not chosen by an earlier look'
+  )
 
 
 def score(run, source, indices, groups) -> dict:

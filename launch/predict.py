@@ -109,7 +109,8 @@ def main(values: flags.FlagValues) -> None:
     print(f'to look at: {out / "predictions.html"}')
   if damaged:
     left = data.Note('pictures that cannot be read', tuple(names[i] for i in damaged))
-    print(f'error: {left}; the reasons are in {out / "unreadable.csv"}', file=sys.stderr)
+    why = out / 'unreadable.csv'
+    print(f'error: {left}; the other {len(rows)} are done; the reasons: {why}', file=sys.stderr)
     sys.exit(1)
 
 

@@ -65,7 +65,7 @@ def train_seed(
   check_arguments(**settings)  # fit does too, but a folder with files would refuse what is mended
   if train.processes.is_writer():
     if progress:
-      print(_summary(made), flush=True)
+      print(command.as_installed(_summary(made)), flush=True)
     experiment.write_config(config, directory)
     if sheet is not None:
       figures.save(directory / augmentation.FILE, sheet)
@@ -120,7 +120,8 @@ def _summary(made: experiment.Experiment) -> str:
     said.append(f'left out with their group: {len(split.report["left_out"])}')
   if 0 < len(split.test) < _FEW:
     said.append(
-      f'only {len(split.test)} to test, which says little; launch.cross_validate tests them all'
+      f'only {len(split.test)} to test, which says little; launch.cross_validate without --frozen '
+      'tests them all'
     )
   return '; '.join([*said, *map(str, source.notes)])
 

@@ -16,7 +16,7 @@ def read(name):
 
 
 def decision(said):
-  """In a word: the verdict, flagged or ok, the class of each box, or the class."""
+  """In a word: the verdict, flagged or ok, the class of each box, or the class and how sure."""
   classes = described['classes']
   if 'verdict' in said:
     return ('ok', 'review', 'reject')[said['verdict']]
@@ -24,7 +24,8 @@ def decision(said):
     return 'flagged' if said['flagged'] else 'ok'
   if 'boxes' in said:
     return [classes[k] for k, is_box in zip(said['labels'], said['valid']) if is_box]
-  return classes[said['scores'].index(max(said['scores']))]
+  best = said['scores'].index(max(said['scores']))
+  return f"{classes[best]} ({said['probabilities'][best]:.0%})"
 
 
 '''

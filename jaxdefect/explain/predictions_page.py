@@ -21,7 +21,7 @@ def html(
 
   Args:
     rows: of ``predictions.json``: ``image``, and ``verdict``, ``class`` or ``detections`` with
-      further plain values.
+      further plain values; shown by their ``probability``, smallest first, where they have one.
     drawn: image -> path of its overlay, from the page.
     title: heading.
     legend: path of a picture of the overlays' colour scale; '' for none.
@@ -31,7 +31,11 @@ def html(
     The document.
   """
   counts = collections.Counter(_said(row) for row in rows)
-  body = [tag('h1', title), tag('p', f'{len(rows):,} pictures', class_='quiet')]
+  order = ''
+  if rows and all('probability' in row for row in rows):
+    rows = sorted(rows, key=lambda row: row['probability'])
+    order = ', the least certain first'
+  body = [tag('h1', title), tag('p', f'{len(rows):,} pictures{order}', class_='quiet')]
   if unreadable:
     items = (tag('li', reason) for reason in unreadable.values())
     heading = tag('strong', f'Pictures that could not be read: {len(unreadable):,}')

@@ -33,7 +33,7 @@ KINDS = {
   'delong': 'DeLong',
   'delong and refits': 'DeLong, and refits for the training pictures',
   'delong, doubled': "DeLong's variance doubled for the training pictures",
-  'guaranteed': 'nothing was wrong: what is certain then',
+  'guaranteed': 'a perfect figure: the bound that is certain',
 }
 _NOTHING = 'n/a'
 

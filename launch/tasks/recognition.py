@@ -136,7 +136,13 @@ def warnings(result: dict[str, Any]) -> list[str]:
   found = []
   few = [name for name, count in result['support'].items() if 0 < count < 20]
   if few:
-    found.append(f'Fewer than 20 test images of {", ".join(few)}: read their intervals.')
+    each = 'each of ' * (len(few) > 1)
+    found.append(f'Fewer than 20 test images of {each}{", ".join(few)}: read their intervals.')
+  missed = np.asarray(result.get('confusion_matrix', np.zeros((0, 0))))
+  missed = missed.sum(1) - missed.diagonal()
+  if missed.max(initial=0) > 1 and (missed > 0).sum() == 1:
+    name = result['classes'][int(missed.argmax())]
+    found.append(f'All {missed.max()} mistakes are pictures of {name}.')
   gap = result['metrics'].get('accuracy', 0) - result['floor']['metrics'].get('accuracy', 0)
   if gap < 0.05:
     found.append('The model is less than 5 points above a linear model on pixels.')

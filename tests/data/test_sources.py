@@ -84,6 +84,14 @@ def test_folder_sorts_nests_and_ignores(tmp_path):
   assert [path.name for path in data.images_in(tmp_path / 'b')] == ['y.PNG', 'z.png']
 
 
+def test_folder_says_which_class_its_file_format_gives_away(tmp_path):
+  for name, endings in (('bent', 'png png png jpg'), ('good', 'jpg jpg png'), ('worn', 'jpg')):
+    for i, ending in enumerate(endings.split()):
+      _picture(tmp_path / name / f'{i}.{ending}')
+  (note,) = data.load('folder', dir=tmp_path).notes
+  assert note.where == ('bent: 75% .png, the others 25%', 'worn: 100% .jpg, the others 43%')
+
+
 def test_folder_rejects_in_one_sentence(tmp_path):
   with pytest.raises(FileNotFoundError, match='does not exist'):
     data.load('folder', dir=tmp_path / 'absent')

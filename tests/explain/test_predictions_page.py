@@ -30,6 +30,15 @@ def test_classes_and_boxes_are_counted():
   assert '<b>no box</b>' in text
 
 
+def test_the_least_certain_is_shown_first():
+  rows = [
+    {'image': name, 'class': 'bent', 'probability': p} for name, p in (('a', 0.9), ('b', 0.6))
+  ]
+  text = page(rows)
+  assert text.index('overlays/b.png') < text.index('overlays/a.png')
+  assert '2 pictures, the least certain first' in text
+
+
 def test_what_cannot_be_read_is_said_first():
   text = page([], unreadable={'c.png': 'The image c.png cannot be read: it has no bytes.'})
   assert 'could not be read: 1' in text

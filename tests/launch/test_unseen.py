@@ -64,6 +64,21 @@ def test_a_run_that_learned_from_what_is_held_out_is_not_scored(run, pictures, p
       retraining.retrain(run, store, who='anna', progress=False)
 
 
+def test_every_look_at_the_hold_out_is_kept(run, pictures, monkeypatch, capsys):
+  untrained_run.set_aside(pictures, untrained_run.names(run, 'test')[:2])
+  nothing = {'n': 2, 'metrics': {'recall/good': 0.5}, 'intervals': {}}
+  monkeypatch.setattr(evaluate, 'score', lambda *given: nothing)
+  evaluate.main(flag_values(workdir=run, hold_out='true'))
+  first = capsys.readouterr().out
+  assert 'recall/good: 0.5' in first
+  assert 'the first look of this run' in first
+  evaluate.main(flag_values(workdir=run, hold_out='true'))
+  assert 'look 2 of this run' in capsys.readouterr().out
+  looks = json.loads((run / 'hold_out_looks.json').read_text())
+  assert [one['metrics'] for one in looks] == [nothing['metrics']] * 2
+  assert looks[0]['date'] <= looks[1]['date']
+
+
 def test_what_only_tested_a_run_may_be_held_out(run, pictures, monkeypatch):
   held = untrained_run.names(run, 'test')[:2]
   untrained_run.set_aside(pictures, held)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdefect.data import decode
 from jaxdefect.data.lots import read_lots
-from jaxdefect.data.source import Source
+from jaxdefect.data.source import Note, Source
 
 
 def make(
@@ -64,7 +64,24 @@ def make(
     paths += found
     labels += [label] * len(found)
   source = _source(name, tuple(classes), root, paths, labels, sixteen_bit_range)
+  source = dataclasses.replace(source, notes=_telling_endings(source))
   return dataclasses.replace(source, groups=read_lots(lots, source.names)) if lots else source
+
+
+def _telling_endings(source: Source) -> tuple[Note, ...]:
+  """File formats that go with a class: a network may learn how pictures were compressed."""
+  endings = np.array([pathlib.PurePath(name).suffix.lower() for name in source.names])
+  found = []
+  for label, one in enumerate(source.classes):
+    own = source.labels == label
+    if own.all():
+      continue
+    for ending in sorted(set(endings[own])):
+      share, elsewhere = (endings[own] == ending).mean(), (endings[~own] == ending).mean()
+      if share - elsewhere >= 0.5:
+        found.append(f'{one}: {share:.0%} {ending}, the others {elsewhere:.0%}')
+  what = 'classes that their file format tells apart, which a network may learn'
+  return (Note(what, tuple(found)),) if found else ()
 
 
 def unlabelled(

@@ -1,0 +1,24 @@
+"""What a recogniser's report warns of."""
+
+from launch.tasks import recognition
+
+
+def _result(*rows):
+  return {
+    'support': {'bent': sum(rows[0]), 'good': sum(rows[1])},
+    'classes': ['bent', 'good'],
+    'confusion_matrix': [list(row) for row in rows],
+    'metrics': {'accuracy': 0.9},
+    'floor': {'metrics': {'accuracy': 0.5}},
+  }
+
+
+def test_mistakes_of_one_class_are_named():
+  assert recognition.warnings(_result((17, 3), (0, 20))) == ['All 3 mistakes are pictures of bent.']
+  assert recognition.warnings(_result((18, 2), (1, 20))) == []
+  assert recognition.warnings(_result((19, 1), (0, 20))) == []
+
+
+def test_few_test_images_are_named():
+  said = recognition.warnings(_result((5, 0), (0, 6)))
+  assert said == ['Fewer than 20 test images of each of bent, good: read their intervals.']
