@@ -104,7 +104,8 @@ def main(values: flags.FlagValues) -> None:
     partial.replace(out)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
-  print(f'{len(rows)} pictures: {out / "predictions.csv"}')
+  of_all = f' of {len(names)}' if damaged else ''
+  print(f'{len(rows)}{of_all} pictures: {out / "predictions.csv"}')
   if values.overlays:
     print(f'to look at: {out / "predictions.html"}')
   if damaged:

@@ -61,13 +61,18 @@ def _figure(row: Mapping[str, Any], path: str | None) -> Markup:
   said = _said(row)
   plain = {k: v for k, v in row.items() if k != 'image' and not isinstance(v, Mapping | list)}
   values = ', '.join(
-    f'{name.replace("_", " ")} {f"{value:.4g}" if isinstance(value, float) else value}'
+    f'{name.replace("_", " ")} {_number(value) if isinstance(value, float) else value}'
     for name, value in plain.items()
     if value != said
   )
   caption = [tag('b', said), tag('div', values), tag('div', row['image'], class_='name')]
   pictures = [_image(path, f'{row["image"]}: {said}')] if path else []
   return tag('figure', *pictures, tag('figcaption', *caption))
+
+
+def _number(value: float) -> str:
+  shown = f'{value:.4g}'
+  return '> 0.9999' if shown == '1' and value < 1 else shown
 
 
 def _image(path: str, alt: str) -> Markup:

@@ -267,14 +267,15 @@ def split(made: dict | None) -> Markup:
   settings = [(_words(name), _value(value)) for name, value in page.flat(others)]
   settings.append(('groups of near-identical images', str(len(groups))))
   settings.append(('images left out with their group', str(len(left_out))))
-  parts = [tag('h2', 'How the data were split'), page.table((), settings, class_='text')]
-  counts = made.get('counts') or {}
+  parts = [tag('h2', 'How the data were split')]
+  counts = {part: of for part, of in (made.get('counts') or {}).items() if any(of.values())}
   if counts:
     names = dict.fromkeys(name for part in counts.values() for name in part)
     rows = [[name, *(f'{part.get(name, 0):,}' for part in counts.values())] for name in names]
     sums = [f'{sum(part.values()):,}' for part in counts.values()]
     rows.append([tag('strong', cell) for cell in ('all', *sums)])
     parts.append(page.table(('images of class', *counts), rows))
+  parts.append(page.fold('How it was drawn', page.table((), settings, class_='text')))
   if groups:
     items = tag('ul', *(tag('li', _value(group)) for group in groups))
     parts.append(page.fold(f'Groups of near-identical images: {len(groups)}', items))
