@@ -169,20 +169,17 @@ def html(
       detection_sections.headline(values),
       detection_sections.per_class(values),
       detection_sections.precision_recall(values),
-      sections.curves(records, max_panels=12),
     ]
   elif verdict_sections.applies(values):
     body += [
       verdict_sections.headline(values),
       verdict_sections.tables(values),
-      sections.curves(records),
     ]
   elif anomaly_sections.applies(values):
     body += [
       anomaly_sections.headline(values),
       anomaly_sections.at_the_threshold(values),
       anomaly_sections.pixels(values.get('pixels')),
-      sections.curves(records),
       anomaly_sections.cost(values),
     ]
   elif evidence_sections.applies(values):
@@ -192,17 +189,21 @@ def html(
       sections.headline(values),
       sections.per_class(values),
       sections.confusion(values),
-      sections.curves(records),
       sections.localisation(values.get('localisation')),
     ]
-  if figures:
-    body.append(tag('h2', 'Further figures'))
-    body += [sections.figure(figure, caption) for caption, figure in figures]
   body += [
     anomaly_sections.galleries(galleries, map_scale),
     sections.mistakes(mistakes, ceiling),
     detection_sections.mistakes('Worst misses', _MISSES, misses),
     detection_sections.mistakes('Worst false alarms', _FALSE_ALARMS, false_alarms),
+  ]
+  if figures:
+    body.append(tag('h2', 'Further figures'))
+    body += [sections.figure(figure, caption) for caption, figure in figures]
+  # How it learned comes after what it does.
+  panels = {'max_panels': 12} if detection_sections.applies(values) else {}
+  body += [
+    sections.curves(records, **panels),
     sections.split(values.get('split')),
     sections.run(values),
   ]

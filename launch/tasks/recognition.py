@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from jaxdefect.contracts import AnomalyMaps
 from jaxdefect.data import decode
+from jaxdefect.data.good_parts import GOOD
 from jaxdefect.evaluate import (
   anomaly,
   classification,
@@ -143,6 +144,8 @@ def warnings(result: dict[str, Any]) -> list[str]:
   if missed.max(initial=0) > 1 and (missed > 0).sum() == 1:
     name = result['classes'][int(missed.argmax())]
     found.append(f'All {missed.max()} mistakes are pictures of {name}.')
+  if GOOD not in result['classes']:
+    found.append('Every picture is called one of the classes, none of which is named good.')
   gap = result['metrics'].get('accuracy', 0) - result['floor']['metrics'].get('accuracy', 0)
   if gap < 0.05:
     found.append('The model is less than 5 points above a linear model on pixels.')

@@ -22,3 +22,10 @@ def test_mistakes_of_one_class_are_named():
 def test_few_test_images_are_named():
   said = recognition.warnings(_result((5, 0), (0, 6)))
   assert said == ['Fewer than 20 test images of each of bent, good: read their intervals.']
+
+
+def test_that_good_parts_have_no_class_is_said():
+  made = _result((20, 0), (0, 20)) | {'classes': ['bent', 'worn']}
+  assert recognition.warnings(made) == [
+    'Every picture is called one of the classes, none of which is named good.'
+  ]
