@@ -61,7 +61,7 @@ def _figure(row: Mapping[str, Any], path: str | None) -> Markup:
   said = _said(row)
   plain = {k: v for k, v in row.items() if k != 'image' and not isinstance(v, Mapping | list)}
   values = ', '.join(
-    f'{name.replace("_", " ")} {_number(value) if isinstance(value, float) else value}'
+    f'{name.replace("_", " ")} {_number(name, value) if isinstance(value, float) else value}'
     for name, value in plain.items()
     if value != said
   )
@@ -70,9 +70,9 @@ def _figure(row: Mapping[str, Any], path: str | None) -> Markup:
   return tag('figure', *pictures, tag('figcaption', *caption))
 
 
-def _number(value: float) -> str:
-  shown = f'{value:.4g}'
-  return '> 0.9999' if shown == '1' and value < 1 else shown
+def _number(name: str, value: float) -> str:
+  sure = name == 'probability' and value > 0.9999  # it may have been rounded to 1
+  return '> 0.9999' if sure else f'{value:.4g}'
 
 
 def _image(path: str, alt: str) -> Markup:

@@ -32,7 +32,7 @@ def test_classes_and_boxes_are_counted():
 
 def test_the_least_certain_is_shown_first():
   rows = [
-    {'image': name, 'class': 'bent', 'probability': p} for name, p in (('a', 0.999986), ('b', 0.6))
+    {'image': name, 'class': 'bent', 'probability': p} for name, p in (('a', 1.0), ('b', 0.6))
   ]
   text = page(rows)
   assert text.index('overlays/b.png') < text.index('overlays/a.png')
