@@ -16,8 +16,8 @@ VIEWS = 7
 FILE = 'augmentation.png'
 CAPTION = (
   'Augmentation: one training picture of each class as it is, and random views of it as training '
-  'draws them. A class must stay recognisable in every view; where the defect is cut away, train '
-  "anew with less cropping, say --config.method.augmentation.crop_scale='(0.8, 1.0)'."
+  'draws them. It should be recognisable in nearly all of them; where the defect is often cut '
+  "away, --config.method.augmentation.crop_scale='(0.9, 1.0)' crops less."
 )
 
 

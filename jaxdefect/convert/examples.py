@@ -4,7 +4,11 @@ _READ_AND_SAY = '''
 
 def read(name):
   """As RGB: more than 8 bits through the window of training, what is transparent over black."""
-  picture = ImageOps.exif_transpose(Image.open(name))
+  try:
+    with Image.open(name) as opened:
+      picture = ImageOps.exif_transpose(opened)
+  except (OSError, SyntaxError) as error:
+    sys.exit(f'{name} cannot be read: {error}')
   if picture.mode.startswith('I'):
     low, high = described['data']['sixteen_bit_range']
     scale = 255 / (high - low)

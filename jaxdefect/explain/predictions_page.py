@@ -34,7 +34,7 @@ def html(
   order = ''
   if rows and all('probability' in row for row in rows):
     rows = sorted(rows, key=lambda row: row['probability'])
-    order = ', the least certain first'
+    order = ', the least certain first. A sure answer may be wrong too.'
   body = [tag('h1', title), tag('p', f'{len(rows):,} pictures{order}', class_='quiet')]
   if unreadable:
     items = (tag('li', reason) for reason in unreadable.values())

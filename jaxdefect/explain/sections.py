@@ -70,7 +70,8 @@ def headline(report: dict) -> Markup:
   digits = 2 if report.get('n', 0) >= 1000 else 1
   cards = []
   if 'accuracy' in metrics:
-    cards.append(card('Accuracy', report, 'accuracy', digits=digits, first=True))
+    note = 'the figure to tell, with its interval'
+    cards.append(card('Accuracy', report, 'accuracy', digits=digits, first=True, note=note))
   if floor and 'accuracy' in floor.get('metrics', {}):
     note = ''
     if 'accuracy' in metrics:
@@ -112,9 +113,7 @@ def card(
   interval = report.get('intervals', {}).get(name)
   if interval and None not in interval:
     low, high = (f'{scale * share(end):.{digits}f}' for end in interval)
-    kind = KINDS.get(report.get('interval_kinds', {}).get(name), '')
-    confidence = f'{100 * report.get("confidence", 0.95):g} % interval'
-    lines += [f'{low} to {high}{unit}', f'{confidence}{", " * bool(kind)}{kind}']
+    lines += [f'{low} to {high}{unit}', f'{100 * report.get("confidence", 0.95):g} % interval']
   if report.get('n_seeds'):
     sd = report.get('sd', {}).get(name)
     spread = f', sd {scale * sd:.{digits}f}' if sd is not None else ''
@@ -291,14 +290,25 @@ def run(report: dict) -> Markup:
   """Everything else that is plain, the configuration and the versions."""
   others = [(k, v) for k, v in report.items() if k not in _SHOWN and not isinstance(v, dict)]
   parts = [tag('h2', 'Run')]
-  if others:
-    rows = [(_words(name), _value(value)) for name, value in others]
+  rows = [(_words(name), _value(value)) for name, value in others]
+  rows += [('intervals', line) for line in _interval_kinds(report)]
+  if rows:
     parts.append(page.table((), rows, class_='text'))
   for key, heading in (('config', 'Configuration'), ('versions', 'Versions')):
     if report.get(key):
       rows = [(tag('code', name), tag('code', _value(v))) for name, v in page.flat(report[key])]
       parts.append(page.fold(heading, page.table((), rows, class_='text')))
   return page.join(parts) if len(parts) > 1 else Markup()
+
+
+def _interval_kinds(report: dict) -> list[str]:
+  """A line per kind of interval, and which figures have it."""
+  figures: dict[str, dict[str, None]] = {}
+  for name, kind in report.get('interval_kinds', {}).items():
+    if name in report.get('intervals', {}):
+      # recall/scratch and recall/dent are one figure of two classes.
+      figures.setdefault(kind, {})[_words(name.partition('/')[0])] = None
+  return [f'{KINDS.get(kind, kind)}: {", ".join(names)}' for kind, names in figures.items()]
 
 
 def _words(name: str) -> str:

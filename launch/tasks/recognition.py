@@ -137,15 +137,19 @@ def warnings(result: dict[str, Any]) -> list[str]:
   found = []
   few = [name for name, count in result['support'].items() if 0 < count < 20]
   if few:
-    each = 'each of ' * (len(few) > 1)
-    found.append(f'Fewer than 20 test images of {each}{", ".join(few)}: read their intervals.')
+    every = len(few) == len(result['classes']) > 1
+    named = 'every class' if every else 'each of ' * (len(few) > 1) + ', '.join(few)
+    found.append(f'Fewer than 20 test images of {named}, so the intervals are wide.')
   missed = np.asarray(result.get('confusion_matrix', np.zeros((0, 0))))
   missed = missed.sum(1) - missed.diagonal()
   if missed.max(initial=0) > 1 and (missed > 0).sum() == 1:
     name = result['classes'][int(missed.argmax())]
     found.append(f'All {missed.max()} mistakes are pictures of {name}.')
   if GOOD not in result['classes']:
-    found.append('Every picture is called one of the classes, none of which is named good.')
+    found.append(
+      'Every picture is called one of the classes, and none is named good: this sorts known '
+      'defects, and does not find them among good parts.'
+    )
   gap = result['metrics'].get('accuracy', 0) - result['floor']['metrics'].get('accuracy', 0)
   if gap < 0.05:
     found.append('The model is less than 5 points above a linear model on pixels.')

@@ -21,11 +21,14 @@ def test_mistakes_of_one_class_are_named():
 
 def test_few_test_images_are_named():
   said = recognition.warnings(_result((5, 0), (0, 6)))
-  assert said == ['Fewer than 20 test images of each of bent, good: read their intervals.']
+  assert said == ['Fewer than 20 test images of every class, so the intervals are wide.']
+  said = recognition.warnings(_result((5, 0), (0, 20)))
+  assert said == ['Fewer than 20 test images of bent, so the intervals are wide.']
 
 
 def test_that_good_parts_have_no_class_is_said():
   made = _result((20, 0), (0, 20)) | {'classes': ['bent', 'worn']}
   assert recognition.warnings(made) == [
-    'Every picture is called one of the classes, none of which is named good.'
+    'Every picture is called one of the classes, and none is named good: this sorts known '
+    'defects, and does not find them among good parts.'
   ]
