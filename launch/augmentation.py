@@ -17,7 +17,7 @@ FILE = 'augmentation.png'
 CAPTION = (
   'Augmentation: one training picture of each class as it is, and random views of it as training '
   'draws them. It should be recognisable in nearly all of them; where the defect is often cut '
-  "away, --config.method.augmentation.crop_scale='(0.9, 1.0)' crops less."
+  'away, a greater first number of --config.method.augmentation.crop_scale crops less.'
 )
 
 

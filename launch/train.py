@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from jaxdefect import train
 from jaxdefect.contracts import to_fitted
 from jaxdefect.data import split_record, splits
+from jaxdefect.evaluate import classification
 from jaxdefect.evaluate.seeds import aggregate
 from jaxdefect.explain import figures, report
 from jaxdefect.train.fit import check_arguments
@@ -186,11 +187,10 @@ def main(values: flags.FlagValues) -> None:
   result = train_seeds(config, directory)
   if not result:
     return  # the writer says the rest
-  kinds, accuracy = result.get('interval_kinds', {}), result['metrics'].get('accuracy', 1)
   for name in tasks.HEADLINES:
-    # As in the report: a perfect ranking of few pictures beside mistakes misleads.
-    misleads = name == 'auroc' and kinds.get(name) == 'guaranteed' and accuracy < 1
-    if name in result['metrics'] and not misleads:
+    if name == 'auroc' and classification.auroc_misleads(result):
+      continue
+    if name in result['metrics']:
       low, high = result['intervals'].get(name, (float('nan'),) * 2)
       print(f'{name}: {result["metrics"][name]:.4f} [{low:.4f}, {high:.4f}]')
   if 'floor' in result:

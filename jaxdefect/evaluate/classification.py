@@ -7,7 +7,7 @@ out, the class is named under ``absent_classes``, and macro averages run over th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import chex
@@ -161,6 +161,18 @@ def evaluate(
     )
     put('auroc', 'bootstrap', interval)
   return report
+
+
+def auroc_misleads(report: Mapping[str, Any]) -> bool:
+  """Whether a perfect ranking of few pictures stands beside mistakes.
+
+  AUROC asks for the order of the scores alone, so it may be 1 where the accuracy is not.
+
+  >>> auroc_misleads({'metrics': {'accuracy': 0.9}, 'interval_kinds': {'auroc': 'guaranteed'}})
+  True
+  """
+  kind = report.get('interval_kinds', {}).get('auroc')
+  return kind == 'guaranteed' and report['metrics'].get('accuracy', 1) < 1
 
 
 def worst_mistakes(

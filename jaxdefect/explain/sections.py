@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from jaxdefect.evaluate import classification
 from jaxdefect.explain import figures, page, plots
 from jaxdefect.explain.mistakes import Mistake
 from jaxdefect.explain.page import Markup, tag
@@ -81,9 +82,8 @@ def headline(report: dict) -> Markup:
       note = f'the model is {abs(ours - theirs):.{digits}f} points {side}'
     name = f'Floor: {floor.get("name", "linear model on pixels")}'
     cards.append(card(name, floor, 'accuracy', digits=digits, note=note))
-  # A perfect ranking of few pictures beside mistakes misleads; the table of the classes has it.
-  kind = report.get('interval_kinds', {}).get('auroc')
-  ranked = 'auroc' if kind != 'guaranteed' or metrics.get('accuracy') == 1 else ''
+  # The table of the classes has it.
+  ranked = '' if classification.auroc_misleads(report) else 'auroc'
   for name, label in (('macro_f1', 'Macro F1'), (ranked, 'AUROC, one against rest')):
     if name in metrics:
       cards.append(card(label, report, name, digits=3))
@@ -307,7 +307,9 @@ def _interval_kinds(report: dict) -> list[str]:
   for name, kind in report.get('interval_kinds', {}).items():
     if name in report.get('intervals', {}):
       # recall/scratch and recall/dent are one figure of two classes.
-      figures.setdefault(kind, {})[_words(name.partition('/')[0])] = None
+      figure, _, of = name.partition('/')
+      told = figure if of in report.get('classes', ()) else name
+      figures.setdefault(kind, {})[_words(told)] = None
   return [f'{KINDS.get(kind, kind)}: {", ".join(names)}' for kind, names in figures.items()]
 
 

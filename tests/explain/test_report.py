@@ -4,6 +4,7 @@ import dataclasses
 import html.parser
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -113,6 +114,30 @@ def test_answers_that_were_all_right_are_called_so():
   both = _page(_full(), mistakes=[right, _mistake()]).text
   assert 'Worst mistakes' in both
   assert 'No mistakes' not in both
+
+
+def test_how_intervals_were_made_stands_below_and_not_in_the_cards():
+  text = _page(_full()).text
+  assert text.index('the figure to tell') < text.index('Wilson: accuracy, recall')
+  assert re.search(r'bootstrap over images: [\w, ]*macro f1', text)
+  assert '95 % interval, ' not in text
+
+
+def test_a_perfect_ranking_beside_mistakes_has_no_card():
+  labels = np.repeat([0, 1], 5)
+  margin = np.where(labels == 1, 2.0, 1.0)  # ranked right, and all called the second class
+  scores = np.stack([np.zeros(10), margin], axis=1)
+  predictions = ClassScores(scores, np.exp(scores) / np.exp(scores).sum(1, keepdims=True))
+  values = classification.evaluate(predictions, labels, ('good', 'bad'), num_resamples=50)
+  assert values['metrics']['auroc'] == 1
+  assert values['metrics']['accuracy'] == 0.5
+  assert classification.auroc_misleads(values)
+  assert 'AUROC, one against rest' not in _page(values).text
+  right = classification.evaluate(
+    ClassScores(np.eye(2)[labels], np.eye(2)[labels]), labels, ('good', 'bad'), num_resamples=50
+  )
+  assert not classification.auroc_misleads(right)
+  assert 'AUROC, one against rest' in _page(right).text
 
 
 def test_page_is_self_contained():
