@@ -34,7 +34,7 @@ KINDS = {
   'delong': 'DeLong',
   'delong and refits': 'DeLong, and refits for the training pictures',
   'delong, doubled': "DeLong's variance doubled for the training pictures",
-  'guaranteed': 'a perfect figure: the bound that is certain',
+  'guaranteed': 'of a perfect figure the bound that is certain',
 }
 _NOTHING = 'n/a'
 
@@ -310,7 +310,7 @@ def _interval_kinds(report: dict) -> list[str]:
       figure, _, of = name.partition('/')
       told = figure if of in report.get('classes', ()) else name
       figures.setdefault(kind, {})[_words(told)] = None
-  return [f'{KINDS.get(kind, kind)}: {", ".join(names)}' for kind, names in figures.items()]
+  return [f'{", ".join(names)}: {KINDS.get(kind, kind)}' for kind, names in figures.items()]
 
 
 def _words(name: str) -> str:
