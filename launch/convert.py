@@ -139,10 +139,14 @@ def convert(
 def _tell(target: str, found: dict[str, Any]) -> None:
   """Prints the comparison with one of the targets."""
   told = ', '.join(f'{key} {value:.1e}' for key, value in found['differences'].items())
-  print(f'{target}: largest differences: {told}')
-  print(f'  {found["decided_the_same"]} of {found["n"]} pictures decided the same')
-  for name, value in found['metrics'].items():
-    print(f'  {name}: {value:.4f} ({found["metrics_in_jax"][name]:.4f} in JAX)')
+  same = f'{found["decided_the_same"]} of {found["n"]} pictures decided the same'
+  print(f'{target}: {same}; largest differences: {told}')
+  in_jax = found['metrics_in_jax']
+  differ = {name: value for name, value in found['metrics'].items() if value != in_jax[name]}
+  for name, value in differ.items():
+    print(f'  {name}: {value:.6g} ({in_jax[name]:.6g} in JAX)')
+  if alike := [name for name in in_jax if name not in differ]:
+    print(f'  {", ".join(alike)}: as in JAX')
 
 
 def _check(values: flags.FlagValues) -> tuple[int, int, int] | None:

@@ -42,6 +42,12 @@ class Finished(NamedTuple):
       raise ValueError(f'{path} does not exist: the run has not finished')
     return float(json.loads(path.read_text())['ceiling'])
 
+  @property
+  def report(self) -> dict[str, Any]:
+    """What the run's test part said; empty where the run was tested on none."""
+    path = self.directory / 'report.json'
+    return json.loads(path.read_text()) if path.exists() else {}
+
 
 @functools.lru_cache(maxsize=8)
 def _compiled(predict: Callable[..., Any]) -> Callable[..., Any]:

@@ -98,6 +98,7 @@ def main(values: flags.FlagValues) -> None:
         drawn,
         title=f'{run.directory.name} on {pathlib.Path(values.images).name}',
         legend='' if legend is None else 'legend.png',
+        known=_known(run),
         unreadable={names[i]: reason for i, reason in damaged.items()},
       )
       (partial / 'predictions.html').write_text(text, encoding='utf-8', errors='backslashreplace')
@@ -113,6 +114,14 @@ def main(values: flags.FlagValues) -> None:
     why = out / 'unreadable.csv'
     print(f'error: {left}; the other {len(rows)} are done; the reasons: {why}', file=sys.stderr)
     sys.exit(1)
+
+
+def _known(run: finished_run.Finished | exported_run.ExportedRun) -> dict:
+  """What the run's own test part says of each of its answers, where it has a class for each."""
+  report = run.report if isinstance(run, finished_run.Finished) else {}
+  if 'confusion_matrix' not in report or tuple(report['classes']) != run.fitted.classes:
+    return {}
+  return predictions_page.tested(report['confusion_matrix'], report['classes'])
 
 
 def _stems(names: Sequence[str]) -> list[str]:

@@ -3,10 +3,49 @@
 import collections
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxdefect.explain import page
 from jaxdefect.explain.page import Markup, tag
+
+_CALM = (
+  'Where the colours are calm, or lie off the defect, the answer came from the picture as a whole: '
+  'it may be right, but look what else sets the classes apart (light, position, background).'
+)
+
+
+class Tested(NamedTuple):
+  """What the test part says of one answer."""
+
+  said: int  # test pictures that were called so
+  wrong: Mapping[str, int]  # those of them that were of another class, by that class
+
+  def __str__(self) -> str:
+    if not self.said:
+      return 'not said in the test'
+    right = self.said - sum(self.wrong.values())
+    wrong = (f'{n} {"was" if n == 1 else "were"} {name}' for name, n in self.wrong.items())
+    return '; '.join((f'{right} of {self.said}', *wrong))
+
+
+def tested(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> dict[str, Tested]:
+  """Reads a confusion matrix by what was said, not by what was true.
+
+  Args:
+    confusion: [K, K] images, rows are true classes, columns predicted ones.
+    classes: K names.
+
+  Returns:
+    class -> how often it was said in the test, and what it was then, most frequent first.
+  """
+  found = {}
+  for j, said in enumerate(classes):
+    column = {name: int(row[j]) for name, row in zip(classes, confusion)}
+    wrong = sorted(
+      ((name, n) for name, n in column.items() if n and name != said), key=lambda one: -one[1]
+    )
+    found[said] = Tested(sum(column.values()), dict(wrong))
+  return found
 
 
 def html(
@@ -15,6 +54,7 @@ def html(
   *,
   title: str,
   legend: str = '',
+  known: Mapping[str, Tested] | None = None,
   unreadable: Mapping[str, str] | None = None,
 ) -> str:
   """The page as text: no script; it shows files that lie beside it, and loads them as one scrolls.
@@ -25,6 +65,8 @@ def html(
     drawn: image -> path of its overlay, from the page.
     title: heading.
     legend: path of a picture of the overlays' colour scale; '' for none.
+    known: class -> what the test part says of that answer; those that it found wrong at times are
+      marked.
     unreadable: image -> why it could not be read.
 
   Returns:
@@ -34,18 +76,23 @@ def html(
   order = ''
   if rows and all('probability' in row for row in rows):
     rows = sorted(rows, key=lambda row: row['probability'])
-    order = ', the least certain first. A sure answer may be wrong too.'
+    order = ', the least certain first. A sure answer may be wrong too'
+    order += ', most of all where the test had mistakes.' if known else '.'
   body = [tag('h1', title), tag('p', f'{len(rows):,} pictures{order}', class_='quiet')]
   if unreadable:
     items = (tag('li', reason) for reason in unreadable.values())
     heading = tag('strong', f'Pictures that could not be read: {len(unreadable):,}')
     body.append(tag('div', heading, tag('ul', *items), class_='warnings', role='note'))
-  body.append(page.table(('said', 'pictures'), [(k, f'{n:,}') for k, n in counts.most_common()]))
+  lines = [(said, f'{n:,}') for said, n in counts.most_common()]
+  head = ('said', 'pictures')
+  if known:
+    head, lines = (*head, 'right in the test'), [(*one, str(known[one[0]])) for one in lines]
+  body.append(page.table(head, lines))
   if legend:
-    body.append(tag('figure', _image(legend, 'colour scale of the overlays')))
-  body.append(
-    tag('div', *(_figure(row, drawn.get(row['image'])) for row in rows), class_='mistakes')
-  )
+    caption = [tag('figcaption', _CALM)] if order else []
+    body.append(tag('figure', _image(legend, 'colour scale of the overlays'), *caption))
+  cards = (_figure(row, drawn.get(row['image']), known or {}) for row in rows)
+  body.append(tag('div', *cards, class_='mistakes'))
   return page.document(title, *body)
 
 
@@ -57,7 +104,7 @@ def _said(row: Mapping[str, Any]) -> str:
   return str(row['verdict'] if 'verdict' in row else row['class'])
 
 
-def _figure(row: Mapping[str, Any], path: str | None) -> Markup:
+def _figure(row: Mapping[str, Any], path: str | None, known: Mapping[str, Tested]) -> Markup:
   said = _said(row)
   plain = {k: v for k, v in row.items() if k != 'image' and not isinstance(v, Mapping | list)}
   values = ', '.join(
@@ -66,6 +113,8 @@ def _figure(row: Mapping[str, Any], path: str | None) -> Markup:
     if value != said
   )
   caption = [tag('b', said), tag('div', values), tag('div', row['image'], class_='name')]
+  if said in known and known[said].wrong:
+    caption.insert(2, tag('div', f'right in the test {known[said]}'))
   pictures = [_image(path, f'{row["image"]}: {said}')] if path else []
   return tag('figure', *pictures, tag('figcaption', *caption))
 

@@ -40,6 +40,23 @@ def test_the_least_certain_is_shown_first():
   assert '2 pictures, the least certain first' in text
 
 
+def test_answers_that_the_test_found_wrong_are_marked():
+  known = predictions_page.tested([[4, 0, 2], [1, 3, 1], [0, 0, 0]], ['ash', 'bent', 'cut'])
+  assert known['ash'].said == 5
+  assert known['ash'].wrong == {'bent': 1}
+  assert str(known['ash']) == '4 of 5; 1 was bent'
+  assert str(known['bent']) == '3 of 3'
+  assert str(known['cut']) == '0 of 3; 2 were ash; 1 was bent'
+  assert str(predictions_page.tested([[1, 0], [1, 0]], 'ab')['b']) == 'not said in the test'
+  rows = [{'image': k, 'class': k, 'probability': 0.9} for k in ('ash', 'bent')]
+  text = page(rows, known=known)
+  assert '<th scope="col">right in the test</th>' in text
+  assert '<td>bent</td><td>1</td><td>3 of 3</td>' in text
+  assert text.count('<div>right in the test 4 of 5; 1 was bent</div>') == 1
+  assert 'right in the test 3 of 3' not in text
+  assert 'right in the test' not in page(rows)
+
+
 def test_what_cannot_be_read_is_said_first():
   text = page([], unreadable={'c.png': 'The image c.png cannot be read: it has no bytes.'})
   assert 'could not be read: 1' in text

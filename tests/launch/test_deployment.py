@@ -92,8 +92,17 @@ def test_parity_is_written_down_and_printed(run, tmp_path, capsys):
   assert not (out / 'model.onnx').exists()
   printed = capsys.readouterr().out
   assert "pixels at the network's size: largest difference 0 of 255" in printed
-  assert '5 of 5 pictures decided the same' in printed
-  assert 'in JAX)' in printed
+  assert 'torch: 5 of 5 pictures decided the same; largest differences: scores ' in printed
+  assert f'  {", ".join(found["torch"]["metrics"])}: as in JAX\n' in printed
+
+
+def test_a_figure_that_differs_is_printed_beside_ours(capsys):
+  metrics, in_jax = {'f1': 0.75, 'auroc': 1.0}, {'f1': 0.5, 'auroc': 1.0}
+  found = {'differences': {}, 'decided_the_same': 3, 'n': 4}
+  convert._tell('onnx', {**found, 'metrics': metrics, 'metrics_in_jax': in_jax})
+  assert capsys.readouterr().out.splitlines()[1:] == [
+    *('  f1: 0.75 (0.5 in JAX)', '  auroc: as in JAX')
+  ]
 
 
 def test_what_differs_is_not_left_behind(run, tmp_path, monkeypatch):
