@@ -32,10 +32,19 @@ def decision(said):
   return f"{classes[best]} ({said['probabilities'][best]:.0%})"
 
 
+def tell(name, said):
+  """The decision; below it what the model gave, to four digits, lists in the order of classes."""
+  print(name, decision(said))
+  short = json.loads(json.dumps(said), parse_float=lambda digits: float(f'{float(digits):.4g}'))
+  for key, value in {'classes': described['classes'], **short}.items():
+    print(f'  {key}: {value}')
+
+
 '''
 
 TORCH = (
   '''"""python example.py PICTURE ...; needs torch, and Pillow to decode pictures."""
+import json
 import pathlib
 import sys
 
@@ -55,7 +64,7 @@ described = model.described
   with torch.inference_mode():
     said = model(pixels.reshape(1, picture.height, picture.width, 3))
   said = {k: v[0].tolist() for k, v in zip(model.outputs, said) if k not in MAPS}
-  print(name, decision(said), said)
+  tell(name, said)
 """
 )
 
@@ -77,6 +86,6 @@ described = json.loads(session.get_modelmeta().custom_metadata_map['jaxdefect'])
   + """for name in sys.argv[1:]:
   said = session.run(described['outputs'], {'images': np.asarray(read(name))[None]})
   said = {k: v[0].tolist() for k, v in zip(described['outputs'], said) if k not in MAPS}
-  print(name, decision(said), said)
+  tell(name, said)
 """
 )

@@ -120,15 +120,17 @@ def test_the_examples_say_the_same_in_environments_of_their_own(folder, environm
     ('example_onnx.py', ('onnxruntime', 'pillow')),
   ):
     printed = run(script, 'part.png', 'deep.png', site=environment(*names), cwd=folder)
-    found = re.findall(r'(\w+)\.png (ok|review|reject) (\{.*\})', printed)
+    found = re.findall(r'(\w+)\.png (ok|review|reject)\n((?:  .*\n)+)', printed)
     assert [name for name, *_ in found] == ['part', 'deep'], printed
     words[script] = [word for _, word, _ in found]
-    said[script] = ast.literal_eval(found[0][2])
+    lines = (line.strip().split(': ', 1) for line in found[0][2].splitlines())
+    said[script] = {name: ast.literal_eval(value) for name, value in lines}
   assert words['example.py'] == words['example_onnx.py']
   one, other = said.values()
+  assert one.pop('classes') == other.pop('classes')
   assert one.keys() == other.keys() == set(twins.Hybrid.outputs) - {'maps'}
   for name, value in one.items():
-    np.testing.assert_allclose(other[name], value, rtol=1e-4)
+    np.testing.assert_allclose(other[name], value, rtol=2e-3)  # four digits are printed
 
 
 def test_either_file_can_be_opened_by_us(folder):
