@@ -96,9 +96,7 @@ def main(values: flags.FlagValues) -> None:
     progress=values.progress,
     **settings,
   )
-  for name, value in result['metrics'].items():
-    low, high = result['intervals'][name]
-    print(f'{name}: {value:.4f} [{low:.4f}, {high:.4f}]')
+  _tell(result)
   for sentence in result['warnings']:
     print(f'note: {sentence}')
   if path.exists() and not held_before:
@@ -107,6 +105,18 @@ def main(values: flags.FlagValues) -> None:
       'older runs anew'
     )
   print(f'report: {directory / "report.html"}')
+
+
+def _tell(result: dict[str, Any]) -> None:
+  """Prints whose figure it is, then the figures, the least biased first."""
+  whose = f'{result["method"]}, trained on all but what is scored'
+  print(f'{result["positive"]} against the rest, {result["n"]} pictures; {whose}:')
+  first = [f'auroc/{name}' for name in cross_validation.LEAST_BIASED_FIRST]
+  names = [name for name in first if name in result['metrics']]
+  for name in dict.fromkeys((*names, *result['metrics'])):
+    low, high = result['intervals'][name]
+    note = '  the figure to tell: its bias is the least' if name == names[0] else ''
+    print(f'{name}: {result["metrics"][name]:.4f} [{low:.4f}, {high:.4f}]{note}')
 
 
 def run(

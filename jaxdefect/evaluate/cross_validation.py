@@ -31,6 +31,8 @@ from jaxdefect.evaluate import comparisons, refits
 from jaxdefect.evaluate.comparisons import Comparisons
 
 SCHEMES = ('leave_one_out', 'leave_pair_out', 'k_fold', 'k_fold_pooled')
+# Their order by bias (table E2): the first that a report has is its figure to tell.
+LEAST_BIASED_FIRST = ('leave_pair_out', 'k_fold', 'leave_one_out', 'k_fold_pooled')
 TRAINING = ('measured', 'assumed')
 
 # (folds) -> the scores of each fold's test images by a model that saw its training images alone.

@@ -1,11 +1,9 @@
 """The parts of a cross-validation's page, from the plain dict that ``explain.report`` describes."""
 
+from jaxdefect.evaluate.cross_validation import LEAST_BIASED_FIRST
 from jaxdefect.explain import page, sections
 from jaxdefect.explain.evidence_figures import NAMES
 from jaxdefect.explain.page import Markup, tag
-
-# The least biased first: the figure that the page leads with.
-_FIRST = ('leave_pair_out', 'k_fold', 'leave_one_out', 'k_fold_pooled')
 
 
 def applies(report: dict) -> bool:
@@ -16,7 +14,7 @@ def applies(report: dict) -> bool:
 def headline(report: dict) -> Markup:
   """The least biased AUROC, and what the hold-out says."""
   metrics = report['metrics']
-  first = next(name for name in _FIRST if f'auroc/{name}' in metrics)
+  first = next(name for name in LEAST_BIASED_FIRST if f'auroc/{name}' in metrics)
   label = f'AUROC, {report["positive"]} against the rest, by {NAMES[first]}'
   cards = [sections.card(label, report, f'auroc/{first}', digits=3, first=True)]
   held = report.get('hold_out', {})

@@ -128,6 +128,21 @@ def test_trains_every_fold_and_goes_on_where_it_stopped(pictures, tmp_path, monk
     cross_validate.run(config, tmp_path / 'run', **{**settings, 'k': 2})
 
 
+def test_the_least_biased_figure_is_told_first(capsys):
+  metrics = {'auroc/leave_one_out': 0.5, 'auroc/k_fold': 0.75, 'auroc/hold_out': 0.25}
+  intervals = dict.fromkeys(metrics, (0.125, 1.0))
+  told = {'metrics': metrics, 'intervals': intervals, 'positive': 'cut', 'n': 9, 'method': 'm'}
+  cross_validate._tell(told)
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0].startswith('cut against the rest, 9 pictures; m,')
+  assert [line.split(':')[0] for line in lines[1:]] == [
+    *('auroc/k_fold', 'auroc/leave_one_out', 'auroc/hold_out')
+  ]
+  assert [line.endswith('the figure to tell: its bias is the least') for line in lines[1:]] == [
+    *(True, False, False)
+  ]
+
+
 def test_what_is_held_out_never_trains(pictures, tmp_path, monkeypatch, capsys):
   config = folder_config(pictures)
   settings = {'size': 4, 'schemes': ('k_fold',), 'k': 2, 'progress': False}
