@@ -17,7 +17,8 @@ FILE = 'augmentation.png'
 CAPTION = (
   'Augmentation: one training picture of each class as it is, and random views of it as training '
   'draws them. It should be recognisable in nearly all of them; where the defect is often cut '
-  'away, a greater first number of --config.method.augmentation.crop_scale crops less.'
+  'away, a greater first number of --config.method.augmentation.crop_scale crops less; a class '
+  'that has a direction on the line keeps it by angle_limits in the config.'
 )
 
 

@@ -34,7 +34,7 @@ from jaxdefect.evaluate import cross_validation, delong, intervals
 from jaxdefect.explain import evidence_figures, overlays, report
 from jaxdefect.explain.anomaly_figures import DrawnMap
 from jaxdefect.explain.anomaly_sections import Gallery
-from launch import command, experiment
+from launch import command, experiment, reporting
 from launch.frozen_folds import FrozenFolds
 from launch.trained_folds import TrainedFolds
 from launch.versions import versions
@@ -213,7 +213,7 @@ def run(
     (f'Scores by {len(once)} models: each picture by one that never saw it or its group',
      evidence_figures.scores(scores, marks, name=positive)),
   ]  # fmt: skip
-  title = f'Cross-validation: {result["method"]} on {config.data.name}'
+  title = f'Cross-validation: {result["method"]} on {reporting.where(config)}'
   galleries = _hardest(source, free, marks, scores, positive, limit=config.pictures)
   report.write_report(directory, result, title=title, figures=figures, galleries=galleries)
   return result
@@ -305,12 +305,7 @@ def _on_hold_out(
 
 
 def _warnings(result: dict[str, Any], config: ConfigDict) -> list[str]:
-  found = []
-  if not config.data.get('lots'):
-    found.append(
-      'Lots are not known: pictures of one burst of defects may be on both sides of a fold, and '
-      'the figures too good for the next lot. Name them by --config.data.lots=FILE.'
-    )
+  found = reporting.lots_unknown(config)
   if 'hold_out' in result and result['hold_out']['n'] < 30:
     found.append(
       f'{result["hold_out"]["n"]} pictures are held out: read the interval, not the figure; and '

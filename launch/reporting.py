@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
 from jaxdefect.contracts import Fitted, References, State, to_fitted
 from jaxdefect.data import task_pools
@@ -63,6 +64,26 @@ def validation_tasks(
   return evaluate
 
 
+def title(config: ConfigDict) -> str:
+  """``classifier on pictures``: the method, and the folder of its pictures where there is one."""
+  return f'{config.method.name} on {where(config)}'
+
+
+def where(config: ConfigDict) -> str:
+  """Name of the folder of the pictures, or of the data set where it is generated."""
+  return pathlib.Path(config.data.get('dir') or '').name or config.data.name
+
+
+def lots_unknown(config: ConfigDict) -> list[str]:
+  """The sentence for data that could have lots and have none; [] elsewhere."""
+  if config.data.get('lots') != '':
+    return []
+  return [
+    'Lots are not known: pictures of one part or of one burst of defects may both train and test, '
+    'and the figures be too good for the next lot. Name them by --config.data.lots=FILE.'
+  ]
+
+
 def write(
   made: experiment.Experiment,
   fitted: Fitted,
@@ -106,11 +127,10 @@ def write(
     'split': split.report,
     'config': config.to_dict(),
     'versions': versions(),
-    'warnings': task.warnings(result),
+    'warnings': task.warnings(result) + lots_unknown(config),
   }
   if source.notes:
     result.setdefault('notes', [str(note) for note in source.notes])
   records = metric_log.read(directory / 'metrics.jsonl') if config.steps else []
-  title = f'{config.method.name} on {config.data.name}'
-  report.write_report(directory, result, title=title, records=records, **pictures)
+  report.write_report(directory, result, title=title(config), records=records, **pictures)
   return result

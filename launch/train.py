@@ -114,17 +114,18 @@ def _summary(made: experiment.Experiment) -> str:
     f'({", ".join(source.classes)})',
     ', '.join(f'{part} {count}' for part, count in parts if count),
   ]
+  notes = []
   copies = split.report.get('near_duplicates')
   if copies:
     said.append(f'groups of near-copies: {len(copies)}, each on one side')
   if split.report.get('left_out'):
     said.append(f'left out with their group: {len(split.report["left_out"])}')
   if 0 < len(split.test) < _FEW:
-    said.append(
-      f'only {len(split.test)} to test, so the interval will be wide (launch.cross_validate '
-      'without --frozen tests them all, in a training for each)'
+    notes.append(
+      f'only {len(split.test)} to test, so the interval will be wide; launch.cross_validate '
+      'without --frozen tests them all, in a training for each'
     )
-  return '; '.join([*said, *map(str, source.notes)])
+  return '\nnote: '.join(['; '.join([*said, *map(str, source.notes)]), *notes])
 
 
 def reference_images(made: experiment.Experiment) -> tuple[int, ...]:
@@ -166,7 +167,7 @@ def train_seeds(config: ConfigDict, directory: pathlib.Path, *, progress: bool =
   if all('floor' in r for r in reports):
     floors = aggregate([r['floor'] for r in reports])
     summary['floor'] = {**floors, 'name': reports[0]['floor']['name']}
-  title = f'{config.method.name} on {config.data.name}, {len(seeds)} seeds'
+  title = f'{reporting.title(config)}, {len(seeds)} seeds'
   report.write_report(directory, summary, title=title)
   return json.loads((directory / 'report.json').read_text())
 
@@ -177,27 +178,41 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_string('workdir', None, 'folder of the run', flag_values=values)
 
 
+def _of_others(config: ConfigDict, directory: pathlib.Path) -> str:
+  """``, from other pictures than there are now (50 then, 51 now)``, where that can be seen."""
+  single = directory if len(config.seeds) == 1 else directory / f'seed_{config.seeds[0]}'
+  path = single / 'split.json'
+  try:
+    names = experiment.load_source(config.data).names
+    then = json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError):  # pictures may be gone by now: the figures are what they were
+    return ''
+  given = {name for part in split_record.PARTS for name in then[part]}
+  count = then['report'].get('images', len(names))
+  if count == len(names) and given <= set(names):
+    return ''
+  return f', from other pictures than there are now ({count} then, {len(names)} now)'
+
+
 def main(values: flags.FlagValues) -> None:
   config = command.config(values)
   train.processes.start(
     coordinator=values.coordinator, count=values.processes, index=values.process
   )
   directory = pathlib.Path(values.workdir or f'runs/{command.config_name()}')
-  finished = (directory / 'report.json').exists()
+  if (directory / 'report.json').exists():
+    print(f'{directory} was finished before{_of_others(config, directory)}; another --workdir '
+          'trains anew')  # fmt: skip
   result = train_seeds(config, directory)
   if not result:
     return  # the writer says the rest
   for name in tasks.HEADLINES:
-    if name == 'auroc' and classification.auroc_misleads(result):
-      continue
-    if name in result['metrics']:
+    if name in result['metrics'] and not classification.adds_nothing(result, name):
       low, high = result['intervals'].get(name, (float('nan'),) * 2)
       print(f'{name}: {result["metrics"][name]:.4f} [{low:.4f}, {high:.4f}]')
   if 'floor' in result:
     floor = result['floor']
     print(f'{floor["name"]}: accuracy {floor["metrics"]["accuracy"]:.4f}')
-  if finished:
-    print(f'{directory} was finished before; another --workdir trains anew')
   print(f'report: {directory / "report.html"}')
 
 

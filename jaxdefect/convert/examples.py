@@ -29,7 +29,7 @@ def decision(said):
   if 'boxes' in said:
     return [classes[k] for k, is_box in zip(said['labels'], said['valid']) if is_box]
   best = said['scores'].index(max(said['scores']))
-  return f"{classes[best]} ({said['probabilities'][best]:.0%})"
+  return f"{classes[best]} ({int(1000 * said['probabilities'][best]) / 10} %)"
 
 
 def tell(name, said):

@@ -163,16 +163,20 @@ def evaluate(
   return report
 
 
-def auroc_misleads(report: Mapping[str, Any]) -> bool:
-  """Whether a perfect ranking of few pictures stands beside mistakes.
+def adds_nothing(report: Mapping[str, Any], name: str) -> bool:
+  """Whether a figure says less than the accuracy beside it, which has an interval of its own.
 
-  AUROC asks for the order of the scores alone, so it may be 1 where the accuracy is not.
+  Of a perfect figure the certain bound is all that is known. An AUROC may be perfect beside
+  mistakes, as it asks for the order of the scores alone; and where nothing was wrong, accuracy
+  says so with the narrower interval.
 
-  >>> auroc_misleads({'metrics': {'accuracy': 0.9}, 'interval_kinds': {'auroc': 'guaranteed'}})
+  >>> report = {'metrics': {'accuracy': 0.9}, 'interval_kinds': {'auroc': 'guaranteed'}}
+  >>> adds_nothing(report, 'auroc')
   True
   """
-  kind = report.get('interval_kinds', {}).get('auroc')
-  return kind == 'guaranteed' and report['metrics'].get('accuracy', 1) < 1
+  return 'accuracy' in report['metrics'] and (
+    report.get('interval_kinds', {}).get(name) == 'guaranteed'
+  )
 
 
 def worst_mistakes(
@@ -189,7 +193,8 @@ def worst_mistakes(
 
   Returns:
     One dict per mistake: ``row`` (place in ``predictions``), ``true`` and ``predicted`` (classes
-    as integers), ``probability`` (of the predicted class) and ``true_probability``.
+    as integers), ``probability`` (of the predicted class), ``true_probability``, ``second`` (the
+    class with the second highest score) and ``second_probability``.
   """
   found = _said(predictions, labels)
   wrong = [row for row in found if row['predicted'] != row['true']]
@@ -197,7 +202,7 @@ def worst_mistakes(
 
 
 def least_certain(
-  predictions: ClassScores, labels: np.ndarray, *, limit: int = 12
+  predictions: ClassScores, labels: np.ndarray, *, limit: int = 12, sure: float = 0.99
 ) -> list[dict[str, Any]]:
   """The right predictions, the least probable first: what to look at where nothing was wrong.
 
@@ -205,16 +210,20 @@ def least_certain(
     predictions: [N, K] scores and probabilities.
     labels: [N] integers.
     limit: at most so many.
+    sure: probability from which on an answer is not worth looking at; three are shown even so.
 
   Returns:
     One dict per prediction, as in :func:`worst_mistakes`.
   """
   right = [row for row in _said(predictions, labels) if row['predicted'] == row['true']]
-  return sorted(right, key=lambda row: row['probability'])[:limit]
+  right.sort(key=lambda row: row['probability'])
+  unsure = sum(row['probability'] < sure for row in right)
+  return right[: min(limit, max(unsure, 3))]
 
 
 def _said(predictions: ClassScores, labels: np.ndarray) -> list[dict[str, Any]]:
   scores, probabilities, labels = _checked(predictions, labels, range(predictions.scores.shape[1]))
+  best = np.argsort(-scores, axis=1, kind='stable')[:, [0, min(1, scores.shape[1] - 1)]]
   return [
     {
       'row': row,
@@ -222,8 +231,10 @@ def _said(predictions: ClassScores, labels: np.ndarray) -> list[dict[str, Any]]:
       'predicted': int(predicted),
       'probability': float(of[predicted]),
       'true_probability': float(of[true]),
+      'second': int(second),
+      'second_probability': float(of[second]),
     }
-    for row, (true, predicted, of) in enumerate(zip(labels, scores.argmax(axis=1), probabilities))
+    for row, (true, (predicted, second), of) in enumerate(zip(labels, best, probabilities))
   ]
 
 

@@ -26,6 +26,8 @@ class Mistake:
     predicted: name of the predicted class.
     probability: of the predicted class, 0..1.
     true_probability: of the true class, 0..1.
+    second: name of the class that came second.
+    second_probability: of that class, 0..1.
     name: where the picture comes from, for example its path in the data set.
   """
 
@@ -35,6 +37,8 @@ class Mistake:
   predicted: str
   probability: float
   true_probability: float
+  second: str
+  second_probability: float
   name: str = ''
 
 
@@ -122,6 +126,8 @@ def illustrate(
         predicted=fitted.classes[row['predicted']],
         probability=float(row['probability']),
         true_probability=float(row['true_probability']),
+        second=fitted.classes[row['second']],
+        second_probability=float(row['second_probability']),
         name=names[int(batch['index'][place])] if names is not None else '',
       )
     start += len(places)

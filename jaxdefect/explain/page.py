@@ -134,6 +134,15 @@ def fold(title: str, content: Markup, *, open_: bool = False) -> Markup:
   return tag('details', tag('summary', title), content, **({'open': 'open'} if open_ else {}))
 
 
+def probability(value: float) -> str:
+  """A model's probability for readers: in percent, and never certain.
+
+  >>> probability(0.4987), probability(0.99996)
+  ('49.9 %', '> 99.9 %')
+  """
+  return '> 99.9 %' if value > 0.999 else f'{100 * value:.1f} %'
+
+
 def flat(values: Mapping[str, Any], *, prefix: str = '') -> list[tuple[str, Any]]:
   """A nested mapping as ``[('data.dir', value), ...]``."""
   rows = []

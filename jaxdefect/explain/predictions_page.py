@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from jaxdefect.explain import page
 from jaxdefect.explain.page import Markup, tag
 
+_WORTH_SAYING = 0.01  # probability of the class that came second
 _CALM = (
   'Where the colours are calm, or lie off the defect, the answer came from the picture as a whole: '
   'it may be right, but look what else sets the classes apart (light, position, background).'
@@ -107,11 +108,16 @@ def _said(row: Mapping[str, Any]) -> str:
 def _figure(row: Mapping[str, Any], path: str | None, known: Mapping[str, Tested]) -> Markup:
   said = _said(row)
   plain = {k: v for k, v in row.items() if k != 'image' and not isinstance(v, Mapping | list)}
-  values = ', '.join(
+  words = [
     f'{name.replace("_", " ")} {_number(name, value) if isinstance(value, float) else value}'
     for name, value in plain.items()
     if value != said
-  )
+  ]
+  others = {k: v for k, v in row.get('probabilities', {}).items() if k != said}
+  second = max(others, key=others.__getitem__, default=None)
+  if second is not None and others[second] >= _WORTH_SAYING:
+    words.append(f'then {second} {_number("probability", others[second])}')
+  values = ', '.join(words)
   caption = [tag('b', said), tag('div', values), tag('div', row['image'], class_='name')]
   if said in known and known[said].wrong:
     caption.insert(2, tag('div', f'right in the test {known[said]}'))
@@ -120,8 +126,7 @@ def _figure(row: Mapping[str, Any], path: str | None, known: Mapping[str, Tested
 
 
 def _number(name: str, value: float) -> str:
-  sure = name == 'probability' and value > 0.9999  # it may have been rounded to 1
-  return '> 0.9999' if sure else f'{value:.4g}'
+  return page.probability(value) if name == 'probability' else f'{value:.4g}'
 
 
 def _image(path: str, alt: str) -> Markup:

@@ -82,10 +82,8 @@ def headline(report: dict) -> Markup:
       note = f'the model is {abs(ours - theirs):.{digits}f} points {side}'
     name = f'Floor: {floor.get("name", "linear model on pixels")}'
     cards.append(card(name, floor, 'accuracy', digits=digits, note=note))
-  # The table of the classes has it.
-  ranked = '' if classification.auroc_misleads(report) else 'auroc'
-  for name, label in (('macro_f1', 'Macro F1'), (ranked, 'AUROC, one against rest')):
-    if name in metrics:
+  for name, label in (('macro_f1', 'Macro F1'), ('auroc', 'AUROC, one against rest')):
+    if name in metrics and not classification.adds_nothing(report, name):
       cards.append(card(label, report, name, digits=3))
   if not cards:
     return tag('p', 'There is no figure: nothing was evaluated.', class_='quiet')
@@ -155,7 +153,7 @@ def per_class(report: dict) -> Markup:
   head = ('class', 'images', 'recall', f'{100 * report.get("confidence", 0.95):g} % interval')
   caption = f'Recall: share of the images of a class that were found. Interval: {kind}.'
   table = page.table(
-    (*head, f'{100 * start:.0f} to 100 %', 'precision', 'F1', 'AUROC'), rows, caption=caption
+    (*head, f'from {100 * start:.0f} to 100 %', 'precision', 'F1', 'AUROC'), rows, caption=caption
   )
   return page.join((tag('h2', 'Each class'), table))
 
@@ -213,13 +211,17 @@ def mistakes(worst: Sequence[Mistake], ceiling: float | None) -> Markup:
     return Markup()
   heading, order, shown = 'Worst mistakes', 'the most confident errors first.', []
   if all(one.predicted == one.true for one in worst):
-    heading, order = 'No mistakes: the least certain answers', 'the least probable first.'
+    heading = f'No mistakes: the least certain answers ({len(worst)})'
+    order = 'the least probable first.'
   for one in worst:
     pictures = [page.photo(one.image, alt=f'picture of class {one.true}')]
     if one.overlay is not None:
       pictures.append(page.photo(one.overlay, alt=f'evidence for {one.predicted}'))
-    caption = [tag('b', f'{one.predicted} {100 * one.probability:.1f} %')]
-    caption.append(tag('div', f'true: {one.true} {100 * one.true_probability:.1f} %'))
+    caption = [tag('b', f'{one.predicted} {page.probability(one.probability)}')]
+    other = f'true: {one.true} {page.probability(one.true_probability)}'
+    if one.predicted == one.true:
+      other = f'then {one.second} {page.probability(one.second_probability)}'
+    caption.append(tag('div', other))
     if one.name:
       caption.append(tag('div', one.name, class_='name'))
     pair = tag('div', *pictures, class_='pair')
@@ -229,7 +231,7 @@ def mistakes(worst: Sequence[Mistake], ceiling: float | None) -> Markup:
   if ceiling is not None and any(one.overlay is not None for one in worst):
     sentence += (
       ' On the right what spoke for the predicted class rather than the others (Grad-CAM), on one '
-      'absolute colour scale that was set on calibration pictures: a calm picture means little '
+      'absolute colour scale that was set on training pictures: a calm picture means little '
       'evidence.'
     )
     parts.append(figure(plots.color_scale(ceiling), ''))
@@ -291,7 +293,8 @@ def run(report: dict) -> Markup:
   others = [(k, v) for k, v in report.items() if k not in _SHOWN and not isinstance(v, dict)]
   parts = [tag('h2', 'Run')]
   rows = [(_words(name), _value(value)) for name, value in others]
-  rows += [('intervals', line) for line in _interval_kinds(report)]
+  kinds = _interval_kinds(report)
+  rows += [('intervals' if line == kinds[0] else '', line) for line in kinds]
   if rows:
     parts.append(page.table((), rows, class_='text'))
   for key, heading in (('config', 'Configuration'), ('versions', 'Versions')):

@@ -138,8 +138,8 @@ def warnings(result: dict[str, Any]) -> list[str]:
   few = [name for name, count in result['support'].items() if 0 < count < 20]
   if few:
     every = len(few) == len(result['classes']) > 1
-    named = 'every class' if every else 'each of ' * (len(few) > 1) + ', '.join(few)
-    found.append(f'Fewer than 20 test images of {named}, so the intervals are wide.')
+    named = 'Every class has' if every else ', '.join(few) + (' have' if len(few) > 1 else ' has')
+    found.append(f'{named} fewer than 20 test images, so the intervals are wide.')
   missed = np.asarray(result.get('confusion_matrix', np.zeros((0, 0))))
   missed = missed.sum(1) - missed.diagonal()
   if missed.max(initial=0) > 1 and (missed > 0).sum() == 1:
@@ -161,13 +161,17 @@ def table(run: Any, predictions: Any, seen: dict, source: Any) -> list[dict]:
   rows = []
   for i, place in enumerate(seen['index']):
     best = int(predictions.scores[i].argmax())
-    scores = zip(run.fitted.classes, predictions.scores[i])
+    told = predictions.scores[i], predictions.probabilities[i]
+    scores, probabilities = (
+      {name: round(float(s), 6) for name, s in zip(run.fitted.classes, of)} for of in told
+    )
     rows.append(
       {
         'image': source.names[place],
         'class': run.fitted.classes[best],
         'probability': round(float(predictions.probabilities[i, best]), 6),
-        'scores': {name: round(float(s), 6) for name, s in scores},
+        'scores': scores,
+        'probabilities': probabilities,
       }
     )
   return rows
@@ -175,10 +179,11 @@ def table(run: Any, predictions: Any, seen: dict, source: Any) -> list[dict]:
 
 def flat(rows: list[dict], classes: tuple[str, ...]) -> list[list]:
   """The same for a spreadsheet, the header first."""
-  lines = [['image', 'class', 'probability', *(f'score:{c}' for c in classes)]]
+  of = ('score', 'probability')
+  lines = [['image', 'class', 'probability', *(f'{one}:{c}' for one in of for c in classes)]]
   for row in rows:
-    scores = (row['scores'][c] for c in classes)
-    lines.append([row['image'], row['class'], row['probability'], *scores])
+    numbers = (row[one][c] for one in ('scores', 'probabilities') for c in classes)
+    lines.append([row['image'], row['class'], row['probability'], *numbers])
   return lines
 
 

@@ -158,7 +158,7 @@ def test_the_examples_read_pictures_as_the_run_did(folder):
       found = np.asarray(scope['read'](folder / name))
       np.testing.assert_array_equal(found, np.broadcast_to(ours, found.shape))
     for said, word in (
-      ({'scores': [0.1, 0.9], 'probabilities': [0.3, 0.7]}, 'good (70%)'),
+      ({'scores': [0.1, 0.9], 'probabilities': [0.3, 0.7]}, 'good (70.0 %)'),
       ({'scores': 3.0, 'flagged': True}, 'flagged'),
       ({'scores': [0.1, 0.9], 'verdict': 2}, 'reject'),
       ({'boxes': [], 'scores': [], 'labels': [1, 0], 'valid': [True, False]}, ['good']),

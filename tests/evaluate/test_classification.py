@@ -183,6 +183,8 @@ def test_worst_mistake_comes_first():
     'predicted': 1,
     'probability': 1.0,
     'true_probability': 0.0,
+    'second': 0,
+    'second_probability': 0.0,
   }
   limited = classification.worst_mistakes(
     ClassScores(probabilities, probabilities), labels, limit=1
@@ -193,11 +195,12 @@ def test_worst_mistake_comes_first():
 def test_least_certain_of_the_right_ones_comes_first():
   probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.0, 1.0], [0.7, 0.3]])
   predictions, labels = ClassScores(probabilities, probabilities), np.array([0, 1, 1, 1, 0])
-  found = classification.least_certain(predictions, labels)
+  found = classification.least_certain(predictions, labels, sure=1.1)
   assert [one['row'] for one in found] == [4, 2, 0, 3]
   assert found[0]['true'] == found[0]['predicted'] == 0
   assert found[0]['probability'] == found[0]['true_probability'] == 0.7
   assert classification.least_certain(predictions, labels, limit=1) == found[:1]
+  assert classification.least_certain(predictions, labels, sure=0.65) == found[:3]
 
 
 def test_aggregate_by_hand():

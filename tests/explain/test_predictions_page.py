@@ -32,11 +32,13 @@ def test_classes_and_boxes_are_counted():
 
 def test_the_least_certain_is_shown_first():
   rows = [
-    {'image': name, 'class': 'bent', 'probability': p} for name, p in (('a', 1.0), ('b', 0.6))
+    {'image': name, 'class': 'bent', 'probability': p, 'probabilities': {'bent': p, 'cut': q}}
+    for name, p, q in (('a', 1.0, 0.01), ('b', 0.65, 0.009))
   ]
   text = page(rows)
   assert text.index('overlays/b.png') < text.index('overlays/a.png')
-  assert 'probability &gt; 0.9999' in text
+  assert 'probability &gt; 99.9 %, then cut 1.0 %' in text
+  assert '<div>probability 65.0 %</div>' in text  # what came second is not worth saying
   assert '2 pictures, the least certain first' in text
 
 

@@ -79,7 +79,7 @@ def _full() -> dict:
 
 def _mistake(overlay: bool = True) -> Mistake:
   image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-  return Mistake(image, image if overlay else None, EVIL, 'bad', 0.93, 0.02, EVIL)
+  return Mistake(image, image if overlay else None, EVIL, 'bad', 0.93, 0.02, 'good', 0.05, EVIL)
 
 
 def _page(values: dict, **kwargs) -> Page:
@@ -110,7 +110,10 @@ def test_page_holds_every_part():
 
 def test_answers_that_were_all_right_are_called_so():
   right = dataclasses.replace(_mistake(), true='bad')
-  assert 'No mistakes: the least certain answers' in _page(_full(), mistakes=[right]).text
+  alone = _page(_full(), mistakes=[right]).text
+  assert 'No mistakes: the least certain answers (1)' in alone
+  assert 'then good 5.0 %' in alone
+  assert 'true: bad' not in alone
   both = _page(_full(), mistakes=[right, _mistake()]).text
   assert 'Worst mistakes' in both
   assert 'No mistakes' not in both
@@ -123,7 +126,7 @@ def test_how_intervals_were_made_stands_below_and_not_in_the_cards():
   assert '95 % interval, ' not in text
 
 
-def test_a_perfect_ranking_beside_mistakes_has_no_card():
+def test_a_perfect_figure_beside_the_accuracy_has_no_card():
   labels = np.repeat([0, 1], 5)
   margin = np.where(labels == 1, 2.0, 1.0)  # ranked right, and all called the second class
   scores = np.stack([np.zeros(10), margin], axis=1)
@@ -131,13 +134,16 @@ def test_a_perfect_ranking_beside_mistakes_has_no_card():
   values = classification.evaluate(predictions, labels, ('good', 'bad'), num_resamples=50)
   assert values['metrics']['auroc'] == 1
   assert values['metrics']['accuracy'] == 0.5
-  assert classification.auroc_misleads(values)
+  assert classification.adds_nothing(values, 'auroc')
+  assert not classification.adds_nothing(values, 'macro_f1')
+  assert 'Macro F1' in _page(values).text
   assert 'AUROC, one against rest' not in _page(values).text
   right = classification.evaluate(
     ClassScores(np.eye(2)[labels], np.eye(2)[labels]), labels, ('good', 'bad'), num_resamples=50
   )
-  assert not classification.auroc_misleads(right)
-  assert 'AUROC, one against rest' in _page(right).text
+  assert classification.adds_nothing(right, 'macro_f1')
+  assert 'Macro F1' not in _page(right).text
+  assert 'AUROC, one against rest' not in _page(right).text
 
 
 def test_page_is_self_contained():

@@ -245,7 +245,13 @@ def test_a_finished_run_is_converted_though_its_pictures_are_held_out_now(
   assert 'train anew in another --workdir' in text
   monkeypatch.setattr(sys, 'argv', ['launch', *flags])
   command.run(train.define, train.main)
-  assert 'run was finished before; another --workdir trains anew' in capsys.readouterr().out
+  said = capsys.readouterr().out.splitlines()[0]
+  now = len(split['train']) + len(split['test']) - 2
+  assert f'({now + 2} then, {now} now); another --workdir trains anew' in said
+  (pictures / 'hold_out.json').unlink()
+  command.run(train.define, train.main)
+  said = capsys.readouterr().out.splitlines()[0]
+  assert said.endswith('run was finished before; another --workdir trains anew')
 
 
 def test_a_second_hold_out_would_let_the_first_one_train(pictures, tmp_path):

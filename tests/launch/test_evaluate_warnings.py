@@ -21,9 +21,9 @@ def test_mistakes_of_one_class_are_named():
 
 def test_few_test_images_are_named():
   said = recognition.warnings(_result((5, 0), (0, 6)))
-  assert said == ['Fewer than 20 test images of every class, so the intervals are wide.']
+  assert said == ['Every class has fewer than 20 test images, so the intervals are wide.']
   said = recognition.warnings(_result((5, 0), (0, 20)))
-  assert said == ['Fewer than 20 test images of bent, so the intervals are wide.']
+  assert said == ['bent has fewer than 20 test images, so the intervals are wide.']
 
 
 def test_that_good_parts_have_no_class_is_said():
