@@ -62,7 +62,6 @@ def main(values: flags.FlagValues) -> None:
     static=static,
     precision=values.precision,
   )
-  print(f"pixels at the network's size: largest difference {found['pixels']:g} of 255")
   for target in values.to:
     _tell(target, found[target])
   print(f'wrote {out}: {", ".join(sorted(path.name for path in out.iterdir()))}')

@@ -7,8 +7,9 @@ Writes OUT/predictions.csv, OUT/predictions.json and, per picture, OUT/overlays/
 evidence for the predicted class on the run's one colour scale (OUT/legend.png), the boxes that a
 detector found, or the map of an anomaly method (and OUT/maps/<name>.npy, its raw values); of
 part.jpg beside part.png they are called part.jpg.png and part.png.png. OUT/predictions.html shows
-all of them with what was said. --nooverlays leaves the pictures and the page out;
---false_alarm_rate=0.01 sets another threshold for an anomaly method.
+all of them with what was said, beside the picture as it is (OUT/pictures/, small). --nooverlays
+leaves the pictures and the page out; --false_alarm_rate=0.01 sets another threshold for an anomaly
+method.
 
 Pictures that cannot be read are left out and named, with the reason, in OUT/unreadable.csv; the
 exit code is then 1.
@@ -84,10 +85,12 @@ def main(values: flags.FlagValues) -> None:
         csv.writer(file).writerows([['image', 'reason'], *lines])
     if values.overlays:
       stems = _stems(source.names)
-      drawn = {}
+      drawn, plain = {}, {}
       for place, picture, raw in task.draw(run, source, batches, rows):
         drawn[source.names[place]] = f'overlays/{stems[place]}.png'
         overlays.save(_made(partial / drawn[source.names[place]]), picture)
+        plain[source.names[place]] = f'pictures/{stems[place]}.jpg'
+        overlays.save_small(_made(partial / plain[source.names[place]]), source.read(place))
         if raw is not None:
           np.save(_made(partial / 'maps' / f'{stems[place]}.npy'), raw)
       legend = task.legend(run) if drawn else None
@@ -96,6 +99,7 @@ def main(values: flags.FlagValues) -> None:
       text = predictions_page.html(
         rows,
         drawn,
+        plain=plain,
         title=f'{run.directory.name} on {pathlib.Path(values.images).name}',
         legend='' if legend is None else 'legend.png',
         known=_known(run),

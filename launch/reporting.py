@@ -80,7 +80,8 @@ def lots_unknown(config: ConfigDict) -> list[str]:
     return []
   return [
     'Lots are not known: pictures of one part or of one burst of defects may both train and test, '
-    'and the figures be too good for the next lot. Name them by --config.data.lots=FILE.'
+    'and the figures be too good for the next lot. Say so with a first figure; later name them by '
+    '--config.data.lots=FILE (a table with the columns image and lot).'
   ]
 
 

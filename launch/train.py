@@ -123,7 +123,7 @@ def _summary(made: experiment.Experiment) -> str:
   if 0 < len(split.test) < _FEW:
     notes.append(
       f'only {len(split.test)} to test, so the interval will be wide; launch.cross_validate '
-      'without --frozen tests them all, in a training for each'
+      'without --frozen tests every picture, in a training for each'
     )
   return '\nnote: '.join(['; '.join([*said, *map(str, source.notes)]), *notes])
 

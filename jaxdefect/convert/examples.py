@@ -29,7 +29,8 @@ def decision(said):
   if 'boxes' in said:
     return [classes[k] for k, is_box in zip(said['labels'], said['valid']) if is_box]
   best = said['scores'].index(max(said['scores']))
-  return f"{classes[best]} ({int(1000 * said['probabilities'][best]) / 10} %)"
+  sure = said['probabilities'][best]
+  return f'{classes[best]} ({"> 99.9" if sure > 0.999 else f"{100 * sure:.1f}"} %)'
 
 
 def tell(name, said):

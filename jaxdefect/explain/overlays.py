@@ -131,6 +131,19 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
   return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
+def save_small(path: str | os.PathLike[str], image: np.ndarray, *, max_side: int = 640) -> None:
+  """Writes a picture as a JPEG for a page, no larger than ``max_side`` pixels.
+
+  Args:
+    path: the file.
+    image: as in ``as_rgb``.
+    max_side: of the longer side; smaller pictures keep their size.
+  """
+  picture = Image.fromarray(np.ascontiguousarray(as_rgb(image)))
+  picture.thumbnail((max_side, max_side))
+  picture.save(path, format='JPEG', quality=90)
+
+
 def save(path: str | os.PathLike[str], image: np.ndarray) -> None:
   """Writes a picture as PNG; nothing is left behind when it fails.
 

@@ -69,7 +69,7 @@ figcaption { font-size: .88rem; margin-top: .3rem; }
 .mistakes figure { margin: 0; background: var(--card); border: 1px solid var(--line);
   border-radius: .5rem; padding: .6rem; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .4rem; }
-.pair img, .mistakes figure > img { width: 100%; display: block; border-radius: .2rem; }
+.pair img, .alone img, .mistakes figure > img { width: 100%; display: block; border-radius: .2rem; }
 .mistakes figcaption { overflow-wrap: anywhere; line-height: 1.4; }
 .mistakes figcaption b { color: var(--ink); } .name { font-size: .8rem; }
 details { margin: .5rem 0; } summary { cursor: pointer; color: var(--mark); }

@@ -10,8 +10,8 @@ from jaxdefect.explain.page import Markup, tag
 
 _WORTH_SAYING = 0.01  # probability of the class that came second
 _CALM = (
-  'Where the colours are calm, or lie off the defect, the answer came from the picture as a whole: '
-  'it may be right, but look what else sets the classes apart (light, position, background).'
+  'Where the colours are calm, or lie off the defect, little evidence was on it: the answer may be '
+  'right, but look what else sets the classes apart (light, position, background).'
 )
 
 
@@ -24,9 +24,13 @@ class Tested(NamedTuple):
   def __str__(self) -> str:
     if not self.said:
       return 'not said in the test'
-    right = self.said - sum(self.wrong.values())
     wrong = (f'{n} {"was" if n == 1 else "were"} {name}' for name, n in self.wrong.items())
-    return '; '.join((f'{right} of {self.said}', *wrong))
+    return '; '.join((self.right, *wrong))
+
+  @property
+  def right(self) -> str:
+    """How many of how many: ``3 of 4``."""
+    return f'{self.said - sum(self.wrong.values())} of {self.said}'
 
 
 def tested(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> dict[str, Tested]:
@@ -53,6 +57,7 @@ def html(
   rows: Sequence[Mapping[str, Any]],
   drawn: Mapping[str, str],
   *,
+  plain: Mapping[str, str] | None = None,
   title: str,
   legend: str = '',
   known: Mapping[str, Tested] | None = None,
@@ -64,6 +69,7 @@ def html(
     rows: of ``predictions.json``: ``image``, and ``verdict``, ``class`` or ``detections`` with
       further plain values; shown by their ``probability``, smallest first, where they have one.
     drawn: image -> path of its overlay, from the page.
+    plain: image -> path of the picture as it is, which stands beside its overlay.
     title: heading.
     legend: path of a picture of the overlays' colour scale; '' for none.
     known: class -> what the test part says of that answer; those that it found wrong at times are
@@ -92,7 +98,11 @@ def html(
   if legend:
     caption = [tag('figcaption', _CALM)] if order else []
     body.append(tag('figure', _image(legend, 'colour scale of the overlays'), *caption))
-  cards = (_figure(row, drawn.get(row['image']), known or {}) for row in rows)
+  given = (plain or {}, drawn)
+  cards = (
+    _figure(row, [paths[row['image']] for paths in given if row['image'] in paths], known or {})
+    for row in rows
+  )
   body.append(tag('div', *cards, class_='mistakes'))
   return page.document(title, *body)
 
@@ -105,7 +115,7 @@ def _said(row: Mapping[str, Any]) -> str:
   return str(row['verdict'] if 'verdict' in row else row['class'])
 
 
-def _figure(row: Mapping[str, Any], path: str | None, known: Mapping[str, Tested]) -> Markup:
+def _figure(row: Mapping[str, Any], paths: Sequence[str], known: Mapping[str, Tested]) -> Markup:
   said = _said(row)
   plain = {k: v for k, v in row.items() if k != 'image' and not isinstance(v, Mapping | list)}
   words = [
@@ -120,9 +130,11 @@ def _figure(row: Mapping[str, Any], path: str | None, known: Mapping[str, Tested
   values = ', '.join(words)
   caption = [tag('b', said), tag('div', values), tag('div', row['image'], class_='name')]
   if said in known and known[said].wrong:
-    caption.insert(2, tag('div', f'right in the test {known[said]}'))
-  pictures = [_image(path, f'{row["image"]}: {said}')] if path else []
-  return tag('figure', *pictures, tag('figcaption', *caption))
+    caption.insert(2, tag('div', f'in the test {known[said].right} right'))
+  alt = f'{row["image"]}: {said}'
+  pictures = [tag('a', _image(path, alt), href=urllib.parse.quote(path)) for path in paths]
+  pair = tag('div', *pictures, class_='pair' if len(pictures) > 1 else 'alone')
+  return tag('figure', pair, tag('figcaption', *caption))
 
 
 def _number(name: str, value: float) -> str:

@@ -221,6 +221,8 @@ def mistakes(worst: Sequence[Mistake], ceiling: float | None) -> Markup:
     other = f'true: {one.true} {page.probability(one.true_probability)}'
     if one.predicted == one.true:
       other = f'then {one.second} {page.probability(one.second_probability)}'
+    elif one.second != one.true:
+      other = f'then {one.second} {page.probability(one.second_probability)}, {other}'
     caption.append(tag('div', other))
     if one.name:
       caption.append(tag('div', one.name, class_='name'))
@@ -308,7 +310,7 @@ def _interval_kinds(report: dict) -> list[str]:
   """A line per kind of interval, and which figures have it."""
   figures: dict[str, dict[str, None]] = {}
   for name, kind in report.get('interval_kinds', {}).items():
-    if name in report.get('intervals', {}):
+    if name in report.get('intervals', {}) and not classification.adds_nothing(report, name):
       # recall/scratch and recall/dent are one figure of two classes.
       figure, _, of = name.partition('/')
       told = figure if of in report.get('classes', ()) else name

@@ -84,6 +84,14 @@ def test_rejects_bad_ceiling(ceiling):
     overlays.overlay(GRAY, np.ones((2, 2)), ceiling=ceiling)
 
 
+def test_a_small_picture_keeps_its_shape(tmp_path):
+  for given, size in (((100, 50), (40, 80)), ((20, 10), (10, 20))):
+    overlays.save_small(tmp_path / 'a.jpg', np.full(given, 200, np.uint8), max_side=80)
+    with Image.open(tmp_path / 'a.jpg') as stored:
+      assert stored.size == size
+      assert abs(int(np.asarray(stored).mean()) - 200) <= 2
+
+
 def test_rejects_bad_arguments():
   with pytest.raises(ValueError, match='opacity'):
     overlays.overlay(GRAY, np.ones((2, 2)), ceiling=1.0, opacity=2.0)

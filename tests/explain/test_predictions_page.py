@@ -54,9 +54,16 @@ def test_answers_that_the_test_found_wrong_are_marked():
   text = page(rows, known=known)
   assert '<th scope="col">right in the test</th>' in text
   assert '<td>bent</td><td>1</td><td>3 of 3</td>' in text
-  assert text.count('<div>right in the test 4 of 5; 1 was bent</div>') == 1
-  assert 'right in the test 3 of 3' not in text
+  assert text.count('<div>in the test 4 of 5 right</div>') == 1
+  assert '3 of 3 right' not in text
+  assert '<td>ash</td><td>1</td><td>4 of 5; 1 was bent</td>' in text
   assert 'right in the test' not in page(rows)
+
+
+def test_the_picture_as_it_is_stands_beside_its_overlay():
+  text = page([{'image': 'a b', 'class': 'bent'}], plain={'a b': 'pictures/a b.jpg'})
+  assert re.findall('href="([^"]+)"', text) == ['pictures/a%20b.jpg', 'overlays/a%20b.png']
+  assert re.findall('src="([^"]+)"', text) == ['pictures/a%20b.jpg', 'overlays/a%20b.png']
 
 
 def test_what_cannot_be_read_is_said_first():

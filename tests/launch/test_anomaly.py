@@ -108,6 +108,8 @@ def test_predict_writes_verdicts_overlays_and_raw_maps(run, tmp_path):
     assert heat.shape == (32, 32)
     with Image.open(out / 'overlays' / row['image']) as drawn:
       assert drawn.size == (64, 64)
+    with Image.open((out / 'pictures' / row['image']).with_suffix('.jpg')) as plain:
+      assert plain.size == (64, 64)
   with open(out / 'predictions.csv') as file:
     lines = list(csv.DictReader(file))
   assert list(lines[0]) == ['image', 'verdict', 'score', 'threshold', 'p_value']
