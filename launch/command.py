@@ -159,7 +159,7 @@ def _unknown_key() -> str:
   return ''
 
 
-def flatten(config: ConfigDict, prefix: str = '') -> dict:
+def flatten(config: ConfigDict | dict, prefix: str = '') -> dict:
   """A nested config as ``{'data.dir': value, ...}``."""
 
   def walk(node, at: str) -> Iterator[tuple[str, object]]:

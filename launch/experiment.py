@@ -374,7 +374,7 @@ def write_config(config: ConfigDict, directory: pathlib.Path) -> None:
 
 def _difference(there: dict, here: dict) -> str:
   """The first setting that differs: ``steps is 100 there and 200 here, and 2 more``."""
-  flat = [command.flatten(ConfigDict(one)) for one in (there, here)]
+  flat = [command.flatten(one) for one in (there, here)]
   names = [name for name in flat[0] | flat[1] if flat[0].get(name) != flat[1].get(name)]
   values = [repr(one[names[0]]) if names[0] in one else 'missing' for one in flat]
   more = f', and {len(names) - 1} more' if len(names) > 1 else ''

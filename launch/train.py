@@ -200,12 +200,13 @@ def main(values: flags.FlagValues) -> None:
     coordinator=values.coordinator, count=values.processes, index=values.process
   )
   directory = pathlib.Path(values.workdir or f'runs/{command.config_name()}')
-  if (directory / 'report.json').exists():
-    print(f'{directory} was finished before{_of_others(config, directory)}; another --workdir '
-          'trains anew')  # fmt: skip
+  finished = (directory / 'report.json').exists()
   result = train_seeds(config, directory)
   if not result:
     return  # the writer says the rest
+  if finished:
+    others = _of_others(config, directory)
+    print(f'{directory} was finished before{others}; another --workdir trains anew')
   for name in tasks.HEADLINES:
     if name in result['metrics'] and not classification.adds_nothing(result, name):
       low, high = result['intervals'].get(name, (float('nan'),) * 2)

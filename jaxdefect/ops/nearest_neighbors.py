@@ -12,9 +12,10 @@ from jax import lax
 
 from jaxdefect.ops import kernels
 
-# Distances that are held at once. On a CPU they should stay in its cache: 784 queries among 9,809
-# vectors of 384 take 28 ms so, 35 with all of them at once (two cores; the product alone 25).
-_HELD = {'cpu': 2**21}
+# Distances that are held at once. On a CPU they should stay in its cache: 6,272 queries among 9,809
+# vectors of 384 take 171 ms so, 187 with half as many or twice as many (Intel Xeon, two cores; the
+# product alone in PyTorch 203).
+_HELD = {'cpu': 2**22}
 _HELD_ELSEWHERE = 2**24
 _FAN = 16  # blocks of rows, see ``lowest``
 
@@ -45,7 +46,7 @@ def nearest_neighbors(
     bank: [M, D] vectors.
     k: neighbours, 1 to M.
     chunk: vectors of the bank that are compared at once, at most; with as many queries as make
-      2**21 distances (8 MB) on a CPU and 2**24 elsewhere.
+      2**22 distances (16 MB) on a CPU and 2**24 elsewhere.
     valid: [M] bool, False marks padding of the bank; by default all count.
     implementation: 'xla', or 'pallas' for a fused kernel where k is 1, the vectors are float32 or
       a half type, and the program is compiled for CUDA; it needs no ``chunk``. 'pallas_interpret'

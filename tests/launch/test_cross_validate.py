@@ -128,6 +128,16 @@ def test_trains_every_fold_and_goes_on_where_it_stopped(pictures, tmp_path, monk
     cross_validate.run(config, tmp_path / 'run', **{**settings, 'k': 2})
 
 
+def test_a_folder_of_another_run_says_which_setting_differs(tmp_path):
+  config = classifier_folder.get_config('smoke')
+  config.split.max_test = None  # has no value, and none to compare
+  experiment.write_config(config, tmp_path)
+  experiment.write_config(config, tmp_path)
+  config.steps = 7
+  with pytest.raises(ValueError, match=r'\(steps is 2 there and 7 here\); choose another'):
+    experiment.write_config(config, tmp_path)
+
+
 def test_the_least_biased_figure_is_told_first(capsys):
   metrics = {'auroc/leave_one_out': 0.5, 'auroc/k_fold': 0.75, 'auroc/hold_out': 0.25}
   intervals = dict.fromkeys(metrics, (0.125, 1.0))
