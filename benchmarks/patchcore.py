@@ -15,7 +15,6 @@ stay as they are.
 """
 
 import argparse
-import ctypes
 import functools
 import os
 import pathlib
@@ -160,21 +159,11 @@ def check_coresets(features: np.ndarray, chosen: dict[str, Any]) -> dict[str, fl
 
 def peak_bytes(program: Any, call: Callable[[], Any]) -> dict[str, int | None]:
   """What XLA sets aside, and by how much the process grows at most (on a CPU)."""
-  from benchmarks.torchvision_peer import _status_bytes
-
   memory = program.memory_analysis()
-  sizes: dict[str, int | None] = {
-    'peak_bytes': memory.temp_size_in_bytes + memory.output_size_in_bytes
+  return {
+    'peak_bytes': memory.temp_size_in_bytes + memory.output_size_in_bytes,
+    'process_growth_bytes': timing.growth(call),
   }
-  try:
-    ctypes.CDLL(None).malloc_trim(0)
-    pathlib.Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from here
-    before = _status_bytes('VmRSS')
-    call()
-    sizes['process_growth_bytes'] = _status_bytes('VmHWM') - before
-  except (OSError, AttributeError):
-    sizes['process_growth_bytes'] = None
-  return sizes
 
 
 def measure(
