@@ -17,8 +17,9 @@ FILE = 'augmentation.png'
 CAPTION = (
   'Augmentation: one training picture of each class as it is, and random views of it as training '
   'draws them. It should be recognisable in nearly all of them; where the defect is often cut '
-  'away, a greater first number of --config.method.augmentation.crop_scale crops less; a class '
-  'that has a direction on the line keeps it by angle_limits in the config.'
+  'away, a greater first number of --config.method.augmentation.crop_scale crops less. '
+  'Where a direction tells classes apart, quarter_turns=False there keeps lines upright or level, '
+  'and angle_limits, in a config of your own, does so for single classes.'
 )
 
 

@@ -198,6 +198,7 @@ def run(
     'method': 'ridge head on fixed features' if frozen else config.method.name,
     'schemes': list(settings['schemes']),
     'seed': seed,
+    'date': time.strftime('%Y-%m-%d'),
     'held_out': len(held),
     'seconds': round(time.monotonic() - started, 1),
     'start_weights': scorer.start_weights,

@@ -1,6 +1,7 @@
 """Figures and pictures of a fitted run: what ``launch.train`` writes at its end."""
 
 import pathlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -79,9 +80,9 @@ def lots_unknown(config: ConfigDict) -> list[str]:
   if config.data.get('lots') != '':
     return []
   return [
-    'Lots are not known: pictures of one part or of one burst of defects may both train and test, '
-    'and the figures be too good for the next lot. Say so with a first figure; later name them by '
-    '--config.data.lots=FILE (a table with the columns image and lot).'
+    'Lots are not known: pictures of one part, coil or burst of defects may both train and test, '
+    'and the figures are too good for the next lot then. Tell this beside the figure until '
+    '--config.data.lots=FILE names the lots (a table with the columns image and lot).'
   ]
 
 
@@ -122,6 +123,7 @@ def write(
     pictures['figures'] = [*pictures.get('figures', []), (augmentation.CAPTION, sheet)]
   result |= {
     'seed': seed,
+    'date': time.strftime('%Y-%m-%d'),
     'seconds': round(seconds, 1),
     'fit_seconds': round(fit_seconds, 2),
     'start_weights': made.pretrained_source,

@@ -29,6 +29,7 @@ from jaxdefect.train.fit import check_arguments
 from launch import alone, augmentation, calibration, command, experiment, reporting, stopping, tasks
 
 _FEW = 20  # test images
+_FOLDS = 5  # that launch.cross_validate trains beside a model without each picture
 
 
 def train_seed(
@@ -123,7 +124,7 @@ def _summary(made: experiment.Experiment) -> str:
   if 0 < len(split.test) < _FEW:
     notes.append(
       f'only {len(split.test)} to test, so the interval will be wide; launch.cross_validate '
-      'without --frozen tests every picture, in a training for each'
+      f'without --frozen tests every picture, in some {len(source) + _FOLDS} trainings'
     )
   return '\nnote: '.join(['; '.join([*said, *map(str, source.notes)]), *notes])
 
@@ -158,6 +159,7 @@ def train_seeds(config: ConfigDict, directory: pathlib.Path, *, progress: bool =
   summary = aggregate(reports)
   summary |= {
     'seeds': list(seeds),
+    'date': time.strftime('%Y-%m-%d'),
     'seconds': round(sum(r['seconds'] for r in reports), 1),
     'config': config.to_dict(),
     'start_weights': reports[0]['start_weights'],

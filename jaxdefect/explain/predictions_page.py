@@ -83,8 +83,7 @@ def html(
   order = ''
   if rows and all('probability' in row for row in rows):
     rows = sorted(rows, key=lambda row: row['probability'])
-    order = ', the least certain first. A sure answer may be wrong too'
-    order += ', most of all where the test had mistakes.' if known else '.'
+    order = ', the least certain first. A sure answer may be wrong too.'
   body = [tag('h1', title), tag('p', f'{len(rows):,} pictures{order}', class_='quiet')]
   if unreadable:
     items = (tag('li', reason) for reason in unreadable.values())
@@ -93,7 +92,10 @@ def html(
   lines = [(said, f'{n:,}') for said, n in counts.most_common()]
   head = ('said', 'pictures')
   if known:
-    head, lines = (*head, 'right in the test'), [(*one, str(known[one[0]])) for one in lines]
+    head, lines = (
+      (*head, 'right of those called so in the test'),
+      [(*one, str(known[one[0]])) for one in lines],
+    )
   body.append(page.table(head, lines))
   if legend:
     caption = [tag('figcaption', _CALM)] if order else []

@@ -37,6 +37,8 @@ KINDS = {
   'guaranteed': 'of a perfect figure the bound that is certain',
 }
 _NOTHING = 'n/a'
+# Their intervals are in report.json alone.
+_WITHOUT_INTERVAL = ('balanced_accuracy', 'precision')
 
 
 def subtitle(report: dict) -> Markup:
@@ -310,9 +312,10 @@ def _interval_kinds(report: dict) -> list[str]:
   """A line per kind of interval, and which figures have it."""
   figures: dict[str, dict[str, None]] = {}
   for name, kind in report.get('interval_kinds', {}).items():
-    if name in report.get('intervals', {}) and not classification.adds_nothing(report, name):
+    figure, _, of = name.partition('/')
+    shown = figure not in _WITHOUT_INTERVAL and not classification.adds_nothing(report, name)
+    if shown and name in report.get('intervals', {}):
       # recall/scratch and recall/dent are one figure of two classes.
-      figure, _, of = name.partition('/')
       told = figure if of in report.get('classes', ()) else name
       figures.setdefault(kind, {})[_words(told)] = None
   return [f'{", ".join(names)}: {KINDS.get(kind, kind)}' for kind, names in figures.items()]

@@ -52,12 +52,12 @@ def test_answers_that_the_test_found_wrong_are_marked():
   assert str(predictions_page.tested([[1, 0], [1, 0]], 'ab')['b']) == 'not said in the test'
   rows = [{'image': k, 'class': k, 'probability': 0.9} for k in ('ash', 'bent')]
   text = page(rows, known=known)
-  assert '<th scope="col">right in the test</th>' in text
+  assert '<th scope="col">right of those called so in the test</th>' in text
   assert '<td>bent</td><td>1</td><td>3 of 3</td>' in text
   assert text.count('<div>in the test 4 of 5 right</div>') == 1
   assert '3 of 3 right' not in text
   assert '<td>ash</td><td>1</td><td>4 of 5; 1 was bent</td>' in text
-  assert 'right in the test' not in page(rows)
+  assert 'in the test' not in page(rows)
 
 
 def test_the_picture_as_it_is_stands_beside_its_overlay():

@@ -121,7 +121,7 @@ def test_answers_that_were_all_right_are_called_so():
 
 def test_how_intervals_were_made_stands_below_and_not_in_the_cards():
   text = _page(_full()).text
-  assert text.index('the figure to tell') < text.index('accuracy, recall, precision: Wilson')
+  assert text.index('the figure to tell') < text.index('accuracy, recall: Wilson')
   assert re.search(r'macro f1[\w, ]*: bootstrap over images', text)
   assert '95 % interval, ' not in text
 
