@@ -91,7 +91,7 @@ def html(
     body.append(tag('div', heading, tag('ul', *items), class_='warnings', role='note'))
   lines = [(said, f'{n:,}') for said, n in counts.most_common()]
   head = ('said', 'pictures')
-  if known:
+  if known and known.keys() >= counts.keys():
     head, lines = (
       (*head, 'right of those called so in the test'),
       [(*one, str(known[one[0]])) for one in lines],

@@ -58,6 +58,7 @@ def test_answers_that_the_test_found_wrong_are_marked():
   assert '3 of 3 right' not in text
   assert '<td>ash</td><td>1</td><td>4 of 5; 1 was bent</td>' in text
   assert 'in the test' not in page(rows)
+  assert 'in the test' not in page([{'image': 'a', 'verdict': 'ok', 'class': 'ash'}], known=known)
 
 
 def test_the_picture_as_it_is_stands_beside_its_overlay():
