@@ -37,7 +37,7 @@ from jaxdefect.explain.anomaly_sections import Gallery
 from launch import command, experiment, reporting
 from launch.frozen_folds import FrozenFolds
 from launch.trained_folds import TrainedFolds
-from launch.versions import versions
+from launch.versions import stamp
 
 # Defaults, by whether the backbone is frozen.
 _SCHEMES = {
@@ -198,12 +198,10 @@ def run(
     'method': 'ridge head on fixed features' if frozen else config.method.name,
     'schemes': list(settings['schemes']),
     'seed': seed,
-    'date': time.strftime('%Y-%m-%d'),
     'held_out': len(held),
     'seconds': round(time.monotonic() - started, 1),
     'start_weights': scorer.start_weights,
-    'config': config.to_dict(),
-    'versions': versions(),
+    **stamp(config),
     'lots': bool(config.data.get('lots')),
   }
   result['warnings'] = _warnings(result, config)

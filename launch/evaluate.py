@@ -58,7 +58,8 @@ def main(values: flags.FlagValues) -> None:
   if 'n' in result:
     print(f'{result["n"]} images')
   for name, value in result['metrics'].items():
-    if '/' not in name or name.startswith('recall/') or values.data:
+    told = '/' not in name or name.startswith('recall/') or values.data
+    if told and not classification.adds_nothing(result, name):
       interval = result['intervals'].get(name)
       print(
         f'{name}: {value:.4f}' + (f' [{interval[0]:.4f}, {interval[1]:.4f}]' if interval else '')

@@ -1,7 +1,6 @@
 """Figures and pictures of a fitted run: what ``launch.train`` writes at its end."""
 
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ from jaxdefect.data import task_pools
 from jaxdefect.explain import report
 from jaxdefect.train import metric_log
 from launch import augmentation, experiment, tasks
-from launch.versions import versions
+from launch.versions import stamp
 
 
 def validation(
@@ -123,13 +122,11 @@ def write(
     pictures['figures'] = [*pictures.get('figures', []), (augmentation.CAPTION, sheet)]
   result |= {
     'seed': seed,
-    'date': time.strftime('%Y-%m-%d'),
     'seconds': round(seconds, 1),
     'fit_seconds': round(fit_seconds, 2),
     'start_weights': made.pretrained_source,
     'split': split.report,
-    'config': config.to_dict(),
-    'versions': versions(),
+    **stamp(config),
     'warnings': task.warnings(result) + lots_unknown(config),
   }
   if source.notes:

@@ -27,6 +27,7 @@ from jaxdefect.evaluate.seeds import aggregate
 from jaxdefect.explain import figures, report
 from jaxdefect.train.fit import check_arguments
 from launch import alone, augmentation, calibration, command, experiment, reporting, stopping, tasks
+from launch.versions import stamp
 
 _FEW = 20  # test images
 _FOLDS = 5  # that launch.cross_validate trains beside a model without each picture
@@ -159,9 +160,8 @@ def train_seeds(config: ConfigDict, directory: pathlib.Path, *, progress: bool =
   summary = aggregate(reports)
   summary |= {
     'seeds': list(seeds),
-    'date': time.strftime('%Y-%m-%d'),
     'seconds': round(sum(r['seconds'] for r in reports), 1),
-    'config': config.to_dict(),
+    **stamp(config),
     'start_weights': reports[0]['start_weights'],
     'versions': reports[0]['versions'],
     'warnings': sorted({w for r in reports for w in r['warnings']}),

@@ -4,9 +4,18 @@ import os
 import pathlib
 import platform
 import re
+import time
+from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
+
+
+def stamp(config: ConfigDict) -> dict[str, Any]:
+  """What every report says of where it comes from: the day, the settings and the versions."""
+  day = time.strftime('%Y-%m-%d')
+  return {'date': day, 'config': config.to_dict(), 'versions': versions()}
 
 
 def versions() -> dict[str, str]:
