@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdefect.models import ynnpack
-from jaxdefect.ops.ordering import after
+from jaxdefect.ops.ordering import stored
 
 # Fewer input channels than this are gathered in blocks before they are multiplied.
 NARROW = 8
@@ -37,11 +37,11 @@ NARROW = 8
 # Milliseconds on two CPU cores, its and ours: 2x160x160x256 2500 and 500, 2x160x160x128 510 and
 # 180, 2x80x80x256 180 and 120; but 2x80x80x128 38 and 44, 8x56x56x64 17 and 33.
 DEEP, LARGE = 128, 2**20
-# XLA transposes the input of a kernel's gradient, in the forward pass if it may, and keeps both.
-# Inputs of more numbers than this are transposed when the gradient is there. Smaller ones are left
-# alone: to second order several gradients share one copy, and a meta-step of MAML (32 pictures of
-# 128 x 128) takes a tenth longer where each makes its own.
-MADE_LATE = 3 * 2**20
+# XLA transposes the input of a kernel's gradient, in the forward pass if it may, keeps both, and
+# computes what the input is made of in the order of the transposed array, which takes longer
+# than to store and transpose it (24x56x56x64, 3 x 3, one core: 78 ms, and 53 stored). So inputs of
+# more numbers than this are stored when the gradient is there.
+MADE_LATE = 2**18
 
 
 class Geometry(NamedTuple):
@@ -132,7 +132,7 @@ def back(g: jax.Array, kernel: jax.Array, at: Geometry) -> jax.Array:
 def weight(x: jax.Array, g: jax.Array, at: Geometry) -> jax.Array:
   """[N, H, W, C], [N, H', W', O] -> [k, k, C, O], the gradient to the kernel."""
   if at.window > 1 and x.size > MADE_LATE:
-    x = after(x, g)
+    x = stored(x, g)
   if at.window == 1 and at.padding == 0:
     x = x[:, :: at.stride, :: at.stride]
     return pixel_product(x, g)[None, None]

@@ -61,13 +61,14 @@ backward_in_order.defvjp(
 )
 
 
-def stored(x: jax.Array) -> jax.Array:
+def stored(x: jax.Array, earlier: Any = None) -> jax.Array:
   """``x`` as it is; what reads it reads memory, on a CPU, and computes nothing of it again.
 
   Elsewhere, where a branch costs more than it saves, ``x`` itself.
 
   Args:
     x: array of any numbers.
+    earlier: pytree of floating-point arrays; ``x`` is not stored before they are computed.
 
   Returns:
     The same values as ``x``; so is its gradient, which is stored too.
@@ -77,7 +78,8 @@ def stored(x: jax.Array) -> jax.Array:
   """
   if jax.default_backend() != 'cpu' or not x.size:
     return x
-  return lax.cond(_never(x), jnp.zeros_like, lambda x: x, x)
+  never = _never(x if earlier is None else earlier)
+  return lax.cond(never, jnp.zeros_like, lambda x: x, x)
 
 
 def _never(tree: Any) -> jax.Array:
