@@ -1,6 +1,6 @@
 """Renders a table with several metrics per cell; where asked, more per class or over products."""
 
-from jaxdefect.evaluate import intervals
+from jaxdefect.evaluate import intervals, seeds
 from launch.grid import Cell, Column, Table
 
 
@@ -66,11 +66,11 @@ def _row(table: Table, cell: Cell, runs: list[dict]) -> str:
       [cell.row, cell.column, paper, '', 'not run', *empty, f'0 of {table.seeds}', '', '']
     )
   figures = [_figure(runs, column) for column in table.metrics]
-  seeds = f'{len(runs)}' if len(runs) == table.seeds else f'{len(runs)} of {table.seeds}'
+  done = f'{len(runs)}' if len(runs) == table.seeds else f'{len(runs)} of {table.seeds}'
   minutes = sum(run['seconds'] for run in runs) / len(runs) / 60
   size = f'{runs[0]["parameters"] / 1e6:.2f}' if 'parameters' in runs[0] else ''
   n = sum(run['n'] for run in runs)
-  return _line([cell.row, cell.column, paper, size, *figures, seeds, f'{n:,}', f'{minutes:.0f}'])
+  return _line([cell.row, cell.column, paper, size, *figures, done, f'{n:,}', f'{minutes:.0f}'])
 
 
 def _figure(runs: list[dict], column: Column) -> str:
@@ -83,13 +83,13 @@ def _figure(runs: list[dict], column: Column) -> str:
     low, high = (factor * sum(ends) / len(ends) for ends in zip(*figures))
     return f'{low:.1f} to {high:.1f}'
   values = [factor * figure for figure in figures]
-  if len(values) > 1:
+  if len(set(values)) > 1:
     mean, _, low, high = intervals.mean_interval(values)
     high = min(high, 100) if column.percent else high
     return f'{mean:.1f} [{max(low, 0):.1f}, {high:.1f}]'
-  interval = runs[0].get('intervals', {}).get(metric)
+  interval = seeds.interval(runs, metric) if metric in runs[0]['metrics'] else []
   if interval:
-    low, high = (factor * end for end in interval)
+    low, high = (factor * end for end in interval[:2])
     return f'{values[0]:.1f} [{low:.1f}, {high:.1f}]'
   spread = runs[0].get('sd', {}).get(metric)
   return f'{values[0]:.1f}' + (f' (sd {factor * spread:.1f})' if spread is not None else '')

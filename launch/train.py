@@ -24,7 +24,7 @@ from jaxdefect.contracts import to_fitted
 from jaxdefect.data import split_record, splits
 from jaxdefect.evaluate import classification
 from jaxdefect.evaluate.seeds import aggregate
-from jaxdefect.explain import figures, report
+from jaxdefect.explain import figures, report, sections
 from jaxdefect.train.fit import check_arguments
 from launch import alone, augmentation, calibration, command, experiment, reporting, stopping, tasks
 from launch.versions import stamp
@@ -211,7 +211,8 @@ def main(values: flags.FlagValues) -> None:
     print(f'{directory} was finished before{others}; another --workdir trains anew')
   for name in tasks.HEADLINES:
     if name in result['metrics'] and not classification.adds_nothing(result, name):
-      low, high = result['intervals'].get(name, (float('nan'),) * 2)
+      ends = result['intervals'].get(name, (float('nan'),) * 2)
+      low, high = (sections.share(end) for end in ends)
       print(f'{name}: {result["metrics"][name]:.4f} [{low:.4f}, {high:.4f}]')
   if 'floor' in result:
     floor = result['floor']

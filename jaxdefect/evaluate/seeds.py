@@ -3,7 +3,7 @@
 Shape legend: K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ def aggregate(reports: Sequence[dict[str, Any]], *, confidence: float = 0.95) ->
 
   Returns:
     A dict like ``evaluate``'s: ``metrics`` holds the means, ``sd`` the standard deviations (n - 1)
-    and ``intervals`` Student's intervals of the means (both need two seeds); ``per_seed`` the
+    and ``intervals`` those of the means, see ``interval`` (both need two seeds); ``per_seed`` the
     values behind them, in the order of ``reports``; ``n_seeds``; ``n`` the images of all seeds
     together; ``left_out`` the metrics that some seed lacks. Where every report counts the same
     classes, ``confusion_matrix`` and ``support`` are summed over the seeds, and the precisions of
@@ -39,11 +39,12 @@ def aggregate(reports: Sequence[dict[str, Any]], *, confidence: float = 0.95) ->
     for name, values in per_seed.items()
   }
   several = len(reports) > 1
+  ends = {name: interval(reports, name, confidence=confidence) for name in shared if several}
   result: dict[str, Any] = {
     'metrics': {name: item.mean for name, item in summary.items()},
     'sd': {name: item.sd for name, item in summary.items() if several},
-    'intervals': {name: [item.low, item.high] for name, item in summary.items() if several},
-    'interval_kinds': {name: 'student' for name in summary if several},
+    'intervals': {name: found[:2] for name, found in ends.items() if found},
+    'interval_kinds': {name: found[2] for name, found in ends.items() if found},
     'confidence': confidence,
     'n': sum(int(report.get('n', 0)) for report in reports),
     'n_seeds': len(reports),
@@ -65,6 +66,40 @@ def aggregate(reports: Sequence[dict[str, Any]], *, confidence: float = 0.95) ->
         [report['precision_recall'] for report in reports], classes
       )
   return result
+
+
+def interval(
+  reports: Sequence[Mapping[str, Any]], name: str, *, confidence: float = 0.95
+) -> list[Any]:
+  """The interval of a metric's mean over seeds, and its kind.
+
+  Student's. Seeds that agree to the last digit, as perfect ones do, would give it no width, though
+  their test images are no more than they are; then it is the widest of the seeds' own.
+
+  Args:
+    reports: one per seed, as of ``aggregate``; each has the metric.
+    name: of the metric.
+    confidence: coverage of Student's interval, in (0, 1).
+
+  Returns:
+    ``[low, high, kind]``, or an empty list where there is none: of one seed, or of seeds that
+    agree, without an interval of its own.
+
+  >>> run = {'metrics': {'accuracy': 1.0}, 'intervals': {'accuracy': [0.9, 1.0]},
+  ...        'interval_kinds': {'accuracy': 'wilson'}}
+  >>> interval([run, run], 'accuracy')
+  [0.9, 1.0, 'wilson']
+  """
+  values = [float(report['metrics'][name]) for report in reports]
+  if len(set(values)) > 1:
+    item = intervals.mean_interval(values, confidence=confidence)
+    return [item.low, item.high, 'student']
+  own = [report for report in reports if name in report.get('intervals', {})]
+  if not own:
+    return []
+  widest = max(own, key=lambda report: np.ptp(report['intervals'][name]))
+  kind = widest.get('interval_kinds', {}).get(name, 'wilson')
+  return [*widest['intervals'][name], kind]
 
 
 def _mean_curves(curves: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:

@@ -235,3 +235,19 @@ def test_one_seed_has_a_mean_and_no_interval():
   assert summary['intervals'] == {}
   with pytest.raises(ValueError, match='reports'):
     classification.aggregate([])
+
+
+def test_perfect_seeds_have_the_interval_of_one_run():
+  """No spread is no knowledge: a zero-width interval would say that nothing is left to learn."""
+
+  def run(count):
+    scores = np.eye(2)[np.arange(count) % 2]
+    predictions = ClassScores(scores, scores)
+    return classification.evaluate(predictions, np.arange(count) % 2, ('a', 'b'))
+
+  small, large = run(20), run(40)
+  summary = classification.aggregate([large, small])
+  assert summary['metrics']['accuracy'] == 1
+  assert summary['intervals']['accuracy'] == list(small['intervals']['accuracy'])
+  assert summary['interval_kinds']['accuracy'] == 'wilson'
+  assert classification.adds_nothing(summary, 'auroc')
