@@ -151,9 +151,14 @@ def per_class(report: dict) -> Markup:
     )
   if not rows:
     return Markup()
-  kind = KINDS['student' if 'student' in report.get('interval_kinds', {}).values() else 'wilson']
+  kinds = report.get('interval_kinds', {})
+  used = {KINDS[kind] for name, kind in kinds.items() if name.startswith('recall/')}
+  # Of seeds that agree it is that of one of them, see evaluate.seeds.
+  said = '; where the seeds agree, of one of them: '.join(
+    sorted(used, key=lambda text: text != KINDS['student'])
+  )
   head = ('class', 'images', 'recall', f'{100 * report.get("confidence", 0.95):g} % interval')
-  caption = f'Recall: share of the images of a class that were found. Interval: {kind}.'
+  caption = f'Recall: share of the images of a class that were found. Interval: {said or "none"}.'
   table = page.table(
     (*head, f'from {100 * start:.0f} to 100 %', 'precision', 'F1', 'AUROC'), rows, caption=caption
   )

@@ -185,6 +185,22 @@ def test_parts_that_are_missing_are_not_shown():
   assert 'Run' not in shown.texts
 
 
+def test_seeds_that_agree_have_the_interval_of_one_of_them():
+  def run(recall):
+    ends = {'recall/a': [0.6, 1.0], 'recall/b': [0.1, 0.9]}
+    return {
+      'metrics': {'recall/a': 1.0, 'recall/b': recall},
+      'intervals': ends,
+      'interval_kinds': dict.fromkeys(ends, 'wilson'),
+      'classes': ['a', 'b'],
+      'support': {'a': 4, 'b': 4},
+    }
+
+  shown = _page(classification.aggregate([run(0.5), run(0.75)]))
+  assert "Student's t over seeds; where the seeds agree, of one of them: Wilson" in shown.text
+  assert '60.0 to 100.0' in shown.text
+
+
 def test_several_seeds_are_reported_as_such():
   values = classification.aggregate([_scores(seed) for seed in range(3)])
   shown = _page(values)
