@@ -132,7 +132,7 @@ def back(g: jax.Array, kernel: jax.Array, at: Geometry) -> jax.Array:
 def weight(x: jax.Array, g: jax.Array, at: Geometry) -> jax.Array:
   """[N, H, W, C], [N, H', W', O] -> [k, k, C, O], the gradient to the kernel."""
   if at.window > 1 and x.size > MADE_LATE:
-    x = stored(x, g)
+    x = stored(x, earlier=g)
   if at.window == 1 and at.padding == 0:
     x = x[:, :: at.stride, :: at.stride]
     return pixel_product(x, g)[None, None]

@@ -61,7 +61,7 @@ backward_in_order.defvjp(
 )
 
 
-def stored(x: jax.Array, earlier: Any = None) -> jax.Array:
+def stored(x: jax.Array, *, earlier: Any = None) -> jax.Array:
   """``x`` as it is; what reads it reads memory, on a CPU, and computes nothing of it again.
 
   Elsewhere, where a branch costs more than it saves, ``x`` itself.
