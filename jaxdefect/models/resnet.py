@@ -71,7 +71,7 @@ class BasicBlock(nn.Module):
     if self.stride != 1 or x.shape[-1] != self.channels:
       x = Conv(self.channels, 1, stride=self.stride, dtype=self.dtype, name='downsample.0')(x)
       x = normalize(x, 'downsample.1')
-    return lean_relu(x + y)
+    return relu(x + y)
 
 
 class Bottleneck(nn.Module):
@@ -104,7 +104,7 @@ class Bottleneck(nn.Module):
     if self.stride != 1 or x.shape[-1] != width:
       x = Conv(width, 1, stride=self.stride, dtype=self.dtype, name='downsample.0')(x)
       x = normalize(x, 'downsample.1')
-    return lean_relu(x + y)
+    return relu(x + y)
 
 
 class ResNet(nn.Module):
